@@ -1,0 +1,369 @@
+"""Every table of the lake as a literal: what a row is, what each column holds, in which unit.
+
+Reads and writes nothing. `data/README.md`, the views and the checks at publish are made from these literals, so a column is
+described here and nowhere else. Derived tables are immutable and content-addressed; journal tables only grow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+VERSION = 1
+"""Raised when a column changes its meaning. It stands in every manifest and outside every key: a new column orphans nothing."""
+
+SAMPLE_KEYS = ("group_id", "sample_index")
+
+MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())]))
+TOKENS = pa.list_(pa.int32())
+NATS = pa.list_(pa.float32())
+TEXTS = pa.list_(pa.string())
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Arrow type, its unit and its meaning. `required` columns are never null."""
+
+    name: str
+    type: pa.DataType
+    doc: str
+    unit: str = ""
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. `keys` order its rows; `tokens` marks the tables with lists per token (small row groups)."""
+
+    name: str
+    one_row_per: str
+    columns: tuple[Column, ...]
+    keys: tuple[str, ...] = ()
+    journal: bool = False
+    tokens: bool = False
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema that every shard of this table has."""
+        return pa.schema([pa.field(c.name, c.type, nullable=not c.required) for c in self.columns])
+
+    @property
+    def logprob_columns(self) -> tuple[str, ...]:
+        """Columns stored at 15 mantissa bits, byte-stream split."""
+        return tuple(c.name for c in self.columns if c.type == NATS and c.unit == "nats")
+
+    @property
+    def sample_keyed(self) -> bool:
+        """Whether the table is co-partitioned with `samples`."""
+        return self.keys == SAMPLE_KEYS
+
+
+def _key(name: str, type_: pa.DataType, doc: str) -> Column:
+    return Column(name, type_, doc, required=True)
+
+
+PROMPT_ID = _key("prompt_id", pa.uint64(), "hash of the NFC messages")
+GROUP_ID = _key(
+    "group_id", pa.uint64(), "hash of prompt, policy, sampling settings and pool seed; shown as 16 hex digits"
+)
+SAMPLE_INDEX = _key("sample_index", pa.uint8(), "0 to G−1 within the group")
+CANDIDATE = _key("candidate", pa.uint8(), "0 to N−1 within the prompt")
+
+PROMPTS = Table(
+    "prompts",
+    "prompt",
+    (
+        PROMPT_ID,
+        Column("messages", MESSAGES, "what the student is asked", required=True),
+        Column("teacher_messages", MESSAGES, "what the teacher is shown instead; null: the same messages"),
+        Column("references", TEXTS, "known right answers; null where none is known"),
+        Column("answer_pattern", pa.string(), "regular expression whose first group is the answer span"),
+        Column(
+            "split", pa.string(), "train or held_out; no stage samples a held-out prompt for training", required=True
+        ),
+        Column("language", pa.string(), "language the answer should be in, ISO 639"),
+        Column("topic", pa.string(), "the source's own label"),
+        Column("source", pa.string(), "where the prompt comes from"),
+        Column("licence", pa.string(), "licence of the text"),
+        Column("extra", pa.string(), "the source's other columns as a JSON object, handed to a user's own reward"),
+    ),
+    keys=("prompt_id",),
+)
+
+MODELS = Table(
+    "models",
+    "model state",
+    (
+        _key("model_id", pa.string(), "hash of everything below that changes log-probabilities"),
+        Column("name", pa.string(), "hub id, folder name, or run:NAME", required=True),
+        Column("revision", pa.string(), "hub revision"),
+        Column("weights", pa.string(), "sha256 over the sorted (tensor name, dtype, shape, bytes)", required=True),
+        Column("tokenizer", pa.string(), "sha256 of the tokenizer", required=True),
+        Column("chat_template", pa.string(), "sha256 of the chat template", required=True),
+        Column("dtype", pa.string(), "dtype of the forward pass", required=True),
+        Column("head_dtype", pa.string(), "dtype of the log-sum-exp", required=True),
+        Column("quantisation", pa.string(), "null: none"),
+        Column("adapter", pa.string(), "fingerprint of a LoRA adapter; null: none"),
+        Column("attention", pa.string(), "attention backend"),
+        Column("parent_run", pa.string(), "the run that made these weights"),
+    ),
+    keys=("model_id",),
+)
+
+GROUPS = Table(
+    "groups",
+    "prompt × policy × sampling settings",
+    (
+        GROUP_ID,
+        PROMPT_ID,
+        Column("policy", pa.string(), "models.model_id of the policy that was sampled", required=True),
+        Column("prompt_token_ids", TOKENS, "the prompt as the policy read it, chat template applied", required=True),
+        Column("temperature", pa.float32(), "softmax temperature"),
+        Column("top_p", pa.float32(), "nucleus mass; 1 is off"),
+        Column("top_k", pa.int32(), "largest logits kept; 0 is off"),
+        Column("max_tokens", pa.int32(), "longest sample", unit="tokens"),
+        Column("stop_ids", TOKENS, "token ids that end a sample"),
+        Column("repetition_penalty", pa.float32(), "1 is off"),
+        Column("alpha", pa.float32(), "share of the teacher in token-by-token mixing; 0: none"),
+        Column("logprobs_mode", pa.string(), "processed (behaviour), rescored, or none"),
+        Column("support", pa.string(), "full, or truncated where top_p or top_k cut it"),
+        Column("engine", pa.string(), "hf, vllm, api or imported"),
+        Column("engine_version", pa.string(), "version of the engine's library"),
+    ),
+    keys=("group_id",),
+)
+
+SAMPLES = Table(
+    "samples",
+    "student answer",
+    (
+        GROUP_ID,
+        SAMPLE_INDEX,
+        Column("token_ids", TOKENS, "ids drawn, the end token included; never re-encoded from text", required=True),
+        Column("n_tokens", pa.int32(), "length of token_ids", unit="tokens", required=True),
+        Column("text", pa.string(), "decoded without special tokens", required=True),
+        Column("behaviour_logprobs", NATS, "log μ: of the distribution each token was drawn from", unit="nats"),
+        Column("finish_reason", pa.string(), "stop, length, or null where an import does not know"),
+        Column("stop_token", pa.int32(), "the end token drawn; null when cut by length"),
+        Column("origin", pa.string(), "student, mixed, teacher or imported", required=True),
+        Column("round", pa.int16(), "0 for the initial student's pool"),
+        Column("seed", pa.uint64(), "the sample's own seed"),
+    ),
+    keys=SAMPLE_KEYS,
+    tokens=True,
+)
+
+SCORES = Table(
+    "scores",
+    "sample × scorer",
+    (
+        GROUP_ID,
+        SAMPLE_INDEX,
+        Column("scorer", pa.string(), "models.model_id of the scorer", required=True),
+        Column(
+            "logprobs", NATS, "log p(token | scorer's prompt, prefix), one per entry of samples.token_ids", unit="nats"
+        ),
+        Column("total", pa.float64(), "sum over the sample, end token included", unit="nats"),
+        Column("alignment", pa.string(), "same_tokenizer, or byte_spans where the segmentations differ"),
+        Column("n_scorer_tokens", pa.int32(), "the sample's length in the scorer's tokens", unit="tokens"),
+        Column("unaligned_share", pa.float32(), "share of tokens without a score of their own; null: not measured"),
+    ),
+    keys=SAMPLE_KEYS,
+    tokens=True,
+)
+
+ANSWERS = Table(
+    "answers",
+    "teacher answer",
+    (
+        PROMPT_ID,
+        CANDIDATE,
+        Column("text", pa.string(), "the answer, without special tokens", required=True),
+        Column("teacher", pa.string(), "models.model_id of the teacher; null: imported text"),
+        Column("token_ids", TOKENS, "the teacher's own ids; null where the engine gives none"),
+        Column("logprobs", NATS, "log p of the teacher's ids under the distribution they were drawn from", unit="nats"),
+        Column("language", pa.string(), "language the answer was asked for in"),
+        Column("derived_from", pa.string(), "lineage: prompt and candidate this answer was made from"),
+        Column("method", pa.string(), "direct, translate, rephrase, best_of_n or imported", required=True),
+        Column("translator_id", pa.string(), "models.model_id of the translator"),
+        Column("check_score", pa.float32(), "the teacher's check of a rephrased answer"),
+        Column("tokens_billed", pa.int64(), "tokens paid for", unit="tokens"),
+        Column("price", pa.float64(), "what the answer cost", unit="USD"),
+        Column("finish_reason", pa.string(), "stop or length"),
+    ),
+    keys=("prompt_id", "candidate"),
+    tokens=True,
+)
+
+ANSWER_TOKENS = Table(
+    "answer_tokens",
+    "teacher answer × student tokenizer",
+    (
+        PROMPT_ID,
+        CANDIDATE,
+        Column("prompt_token_ids", TOKENS, "the prompt in the student's template", required=True),
+        Column("token_ids", TOKENS, "the answer in the student's ids, end token included", required=True),
+    ),
+    keys=("prompt_id", "candidate"),
+    tokens=True,
+)
+
+_SOFT = (
+    Column("position", pa.int32(), "index into token_ids", required=True),
+    Column("ids", TOKENS, "token ids of the target", required=True),
+    Column("counts", TOKENS, "draws of each id; null for top_k"),
+    Column("logprobs", NATS, "log p of each id", unit="nats"),
+    Column("kind", pa.string(), "sampled, top_k or student_m", required=True),
+)
+SOFT_TARGETS = Table(
+    "soft_targets", "sample × position", (GROUP_ID, SAMPLE_INDEX, *_SOFT), keys=SAMPLE_KEYS, tokens=True
+)
+ANSWER_SOFT_TARGETS = Table(
+    "answer_soft_targets",
+    "teacher answer × position",
+    (PROMPT_ID, CANDIDATE, *_SOFT),
+    keys=("prompt_id", "candidate"),
+    tokens=True,
+)
+
+_REWARD = (
+    Column("value", pa.float64(), "the component's number; null: not scored, never 0; NaN is refused"),
+    Column("valid", pa.bool_(), "whether the sample enters the group's statistics", required=True),
+    Column("values", NATS, "one number per token, where the component gives them"),
+    Column("detail", pa.string(), "why a value is missing, or what was matched"),
+)
+REWARDS = Table("rewards", "sample (one slice a component)", (GROUP_ID, SAMPLE_INDEX, *_REWARD), keys=SAMPLE_KEYS)
+ANSWER_REWARDS = Table(
+    "answer_rewards",
+    "teacher answer (one slice a component)",
+    (PROMPT_ID, CANDIDATE, *_REWARD),
+    keys=("prompt_id", "candidate"),
+)
+
+SELECTIONS = Table(
+    "selections",
+    "prompt × candidate (samples and teacher answers)",
+    (
+        PROMPT_ID,
+        Column("source", pa.string(), "sample or answer", required=True),
+        Column("group_id", pa.uint64(), "the sample's group; null for an answer"),
+        Column("candidate", pa.uint8(), "sample_index, or the answer's candidate", required=True),
+        Column("score", pa.float64(), "the reward expression's value; null: not scored"),
+        Column("passed", pa.bool_(), "whether the filter kept it; filters come before ranking", required=True),
+        Column("rank", pa.int32(), "1 is best among those that passed; null: did not pass"),
+        Column("quantile", pa.float32(), "share of the prompt's passing candidates that score no higher"),
+        Column("chosen", pa.bool_(), "frozen best-of-N", required=True),
+        Column("prompt_token_ids", TOKENS, "the prompt in the student's template; null unless chosen"),
+        Column("token_ids", TOKENS, "the candidate in the student's ids; null unless chosen"),
+    ),
+    keys=("prompt_id", "source", "candidate"),
+    tokens=True,
+)
+
+CORPUS = Table(
+    "corpus",
+    "document",
+    (
+        _key("document_id", pa.uint64(), "hash of the NFC text"),
+        Column("text", pa.string(), "NFC", required=True),
+        Column("token_ids", TOKENS, "in the student's ids, end token included", required=True),
+        Column("bytes", pa.int32(), "length in UTF-8", unit="bytes", required=True),
+        Column("language", pa.string(), "ISO 639"),
+        Column("source", pa.string(), "where the document comes from"),
+        Column("licence", pa.string(), "licence of the text"),
+        Column("split", pa.string(), "train or held_out", required=True),
+    ),
+    keys=("document_id",),
+    tokens=True,
+)
+
+EVALUATIONS = Table(
+    "evaluations",
+    "policy × benchmark × item",
+    (
+        Column("policy", pa.string(), "student, teacher, or the run's name", required=True),
+        Column("model_id", pa.string(), "models.model_id of the policy", required=True),
+        Column("benchmark", pa.string(), "name of the benchmark", required=True),
+        Column("item", pa.string(), "prompt_id or document_id as 16 hex digits", required=True),
+        Column("prediction", pa.string(), "what the policy said; null for likelihood benchmarks"),
+        Column("gold", TEXTS, "accepted answers"),
+        Column("metrics", pa.map_(pa.string(), pa.float64()), "name → value, for this item", required=True),
+    ),
+    keys=("policy", "benchmark", "item"),
+)
+
+RUNS = Table(
+    "runs",
+    "training run",
+    (
+        Column("run", pa.string(), "name; its folder is runs/NAME", required=True),
+        Column("recipe", pa.string(), "recipe it was started from"),
+        Column("status", pa.string(), "finished, matched, stopped, or failed", required=True),
+        Column("reason", pa.string(), "the stop rule that ended it; null: all steps done"),
+        Column("configuration", pa.string(), "the whole configuration as JSON", required=True),
+        Column("configuration_hash", pa.string(), "what reuse: true looks for", required=True),
+        Column("slices", pa.string(), "table/slice names read, as JSON", required=True),
+        Column("reward_sql", pa.string(), "the SQL that the reward expression became"),
+        Column("policy", pa.string(), "models.model_id it started from"),
+        Column("model_id", pa.string(), "models.model_id of the final weights"),
+        Column("folder", pa.string(), "where the final weights lie"),
+        Column("steps", pa.int32(), "optimiser steps done"),
+        Column("seconds", pa.float64(), "wall time over all starts", unit="s"),
+        Column("created_at", pa.timestamp("us", tz="UTC"), "when the row was written", required=True),
+    ),
+    journal=True,
+)
+
+METRICS = Table(
+    "metrics",
+    "run × step × name",
+    (
+        Column("run", pa.string(), "runs.run", required=True),
+        Column("step", pa.int32(), "optimiser step the value belongs to", required=True),
+        Column("name", pa.string(), "e.g. drift/ess_sequence, probe/exact_match", required=True),
+        Column("value", pa.float64(), "null: not measured in this step"),
+    ),
+    journal=True,
+)
+
+COSTS = Table(
+    "costs",
+    "stage × what it did in one call",
+    (
+        Column("stage", pa.string(), "the factory's stage, or training", required=True),
+        Column("recipe", pa.string(), "recipe it ran for"),
+        Column("produced", pa.string(), "table/slice, or run", required=True),
+        Column("model", pa.string(), "model that worked; null: none did"),
+        Column("items", pa.int64(), "rows made"),
+        Column("tokens_in", pa.int64(), "tokens read by the model", unit="tokens"),
+        Column("tokens_out", pa.int64(), "tokens written or scored", unit="tokens"),
+        Column("seconds", pa.float64(), "wall time", unit="s", required=True),
+        Column("device", pa.string(), "cpu, or the GPU's name"),
+        Column("money", pa.float64(), "API price; null: not billed", unit="USD"),
+        Column("created_at", pa.timestamp("us", tz="UTC"), "when the row was written", required=True),
+    ),
+    journal=True,
+)
+
+RATINGS = Table(
+    "ratings",
+    "human judgement",
+    (
+        Column("benchmark", pa.string(), "what was judged", required=True),
+        Column("item", pa.string(), "item of the benchmark", required=True),
+        Column("policy_a", pa.string(), "shown first or second, blinded", required=True),
+        Column("policy_b", pa.string(), "the other", required=True),
+        Column("verdict", pa.string(), "a, b or tie", required=True),
+        Column("rater", pa.string(), "who judged"),
+        Column("created_at", pa.timestamp("us", tz="UTC"), "when", required=True),
+    ),
+    journal=True,
+)
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        PROMPTS, MODELS, GROUPS, SAMPLES, SCORES, ANSWERS, ANSWER_TOKENS, SOFT_TARGETS, ANSWER_SOFT_TARGETS, REWARDS,
+        ANSWER_REWARDS, SELECTIONS, CORPUS, EVALUATIONS, RUNS, METRICS, COSTS, RATINGS,
+    )
+}  # fmt: skip

@@ -1,0 +1,249 @@
+"""The lake: find, publish, scan and query slices of Parquet under one folder.
+
+Layout: <root>/<table>/<label>-<hash12>/part-00000.parquet … _manifest.json. A shard's key is the hash of the settings that
+change values, the models' fingerprints and the parents' shard keys; a shard that exists anywhere in the table under its key is
+named again, not made again. Refuses to write what the contract forbids; never changes or deletes a published file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.contract import TABLES
+from data.keys import digest
+from data.manifest import FILE, ShardFile, Slice, read_manifest, read_slices, write_manifest
+from data.refusal import Refusal, nearest
+from data.storage import disk_refusal, file_sha256, write_shard
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["Key", "Lake", "Publisher", "Shard", "Slice"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a slice's values depend on, and nothing else. `settings` must be JSON; `models` maps a role to a fingerprint.
+
+    `contents` are digests of each shard's rows for a table that has no parent (prompts, imports, corpus)."""
+
+    settings: Mapping[str, Any]
+    parents: tuple[Slice, ...] = ()
+    models: Mapping[str, str] = field(default_factory=dict)
+    contents: tuple[str, ...] = ()
+
+    def shard_keys(self, table: str) -> list[str]:
+        """One key per shard: parents with as many shards as the first are matched by index, others enter whole."""
+        count = len(self.contents) or (len(self.parents[0].shards) if self.parents else 1)
+        return [digest([table, dict(self.settings), dict(self.models), self._parts(i, count)]) for i in range(count)]
+
+    def _parts(self, index: int, count: int) -> list[Any]:
+        keys = [[shard.key for shard in parent.shards] for parent in self.parents]
+        parts: list[Any] = [k[index] if len(k) == count else k for k in keys]
+        return [*parts, self.contents[index]] if self.contents else parts
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard to be made: its place, its key and the file of the first parent's shard (None for a root table)."""
+
+    index: int
+    key: str
+    parent_path: Path | None
+
+    def parent_rows(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows of the parent's shard."""
+        if self.parent_path is None:
+            raise ValueError("a shard of a root table has no parent rows")
+        return pq.read_table(self.parent_path, columns=list(columns) if columns else None)
+
+
+@dataclass(frozen=True)
+class Lake:
+    """A folder of slices. Open it with `Lake.open`; it is cheap and holds no connection."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, uri: str | Path = "data/lake", *, must_exist: bool = False) -> Lake:
+        """The lake at a folder. With `must_exist`, a folder without tables is refused."""
+        root = Path(uri)
+        if must_exist and not any((root / name).is_dir() for name in TABLES):
+            raise Refusal(f"no lake at {uri}", f"python -m factory recipe=demo lake={uri}")
+        return cls(root.absolute())
+
+    def slices(self, table: str, *, label: str | None = None, **settings: Any) -> list[Slice]:
+        """Complete slices of a table, oldest first, filtered by label and by settings."""
+        if table not in TABLES:
+            raise Refusal(f"no table named {table}: {nearest(table, TABLES)}", "python -m data tables")
+        found = read_slices(self.root, table)
+        return [
+            s for s in found if label in (None, s.label) and all(s.settings.get(k) == v for k, v in settings.items())
+        ]
+
+    def slice(self, path: str) -> Slice:
+        """The slice named `table/name`."""
+        table, _, name = path.partition("/")
+        if not (self.root / table / name / FILE).is_file():
+            raise Refusal(f"no slice {path} in {self.root}", "python -m data tables")
+        return read_manifest(self.root, table, name)
+
+    def find(self, table: str, key: Key, *, label: str | None = None) -> Slice | None:
+        """The complete slice of exactly this key, or None. A label picks among slices of the same content."""
+        suffix = _suffix(key.shard_keys(table))
+        matches = [s for s in self.slices(table, label=label) if s.name.endswith(suffix)]
+        return matches[-1] if matches else None
+
+    def publish(self, table: str, key: Key, *, label: str, notes: Mapping[str, Any] | None = None) -> Publisher:
+        """Begin or resume a slice; the first of the key's parents gives shards and row order."""
+        return Publisher(self, table, key, label, dict(notes or {}))
+
+    def read(self, slice_: Slice, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of a slice, in order. For small tables; large ones are streamed with `zip_groups`."""
+        schema = TABLES[slice_.table].schema
+        names = list(columns) if columns else schema.names
+        parts = [pq.read_table(file, columns=names) for file in slice_.files]
+        return (
+            pa.concat_tables([p.replace_schema_metadata(None) for p in parts])
+            if parts
+            else schema.empty_table().select(names)
+        )
+
+    def append(self, table: str, rows: pa.Table, name: str) -> Path:
+        """Write one file of a journal table; the same name replaces its older version (a run's metrics)."""
+        if not TABLES[table].journal:
+            raise ValueError(f"{table} is derived: publish it")
+        path = self.root / table / "journal" / f"{name}.parquet"
+        write_shard(TABLES[table], rows, path, name, f"{table}/{name}")
+        return path
+
+    def sql(self, query: str, **params: Any) -> pa.Table:
+        """The answer of one read-only SELECT over tables and views (data/catalog.py says which)."""
+        from data.catalog import run
+
+        return run(self, query, params)
+
+    def scan(self, table: str, **where: Any) -> pl.LazyFrame:
+        """A lazy polars frame over the newest slice of a table; `label=` and settings narrow it."""
+        import polars as pl
+
+        found = self.slices(table, **where)
+        if not found:
+            raise Refusal(f"{self.root} has no slice of {table} with {where}", "python -m data tables")
+        return pl.scan_parquet([str(f) for f in found[-1].files])
+
+
+def _suffix(keys: Sequence[str]) -> str:
+    return "-" + digest(list(keys))[:12]
+
+
+class Publisher:
+    """Makes one slice: a context manager that holds the slice's lock. Shards are kept even without `finish`."""
+
+    def __init__(self, lake: Lake, table: str, key: Key, label: str, notes: dict[str, Any]):
+        keys = key.shard_keys(table)
+        self.lake, self.table, self.key, self.label, self.notes = lake, TABLES[table], key, label, notes
+        self.name = label + _suffix(keys)
+        self.folder = lake.root / table / self.name
+        parents = key.parents[0].files if key.parents else []
+        self.shards = [Shard(i, k, parents[i] if parents else None) for i, k in enumerate(keys)]
+        self._made: dict[int, ShardFile] = {}
+        self._lock = filelock.FileLock(lake.root / table / f".{self.name}.lock")
+
+    def __enter__(self) -> Publisher:
+        try:
+            (self.lake.root / self.table.name).mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=10)
+        except filelock.Timeout as error:
+            raise Refusal(
+                f"{self.table.name}/{self.name} is being written by another process",
+                "wait for it, then run the same command",
+            ) from error
+        except OSError as error:
+            raise disk_refusal(error, f"{self.table.name}/{self.name}") from error
+        self._made = self._known()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for leftover in self.folder.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+        self._lock.release()
+
+    def _known(self) -> dict[int, ShardFile]:
+        """Shards that exist already: named by any manifest of this table, or left by a killed run of this slice."""
+        by_key = {s.key: s for older in read_slices(self.lake.root, self.table.name) for s in older.shards}
+        known = {}
+        for shard in self.shards:
+            path = self._path(shard)
+            if shard.key in by_key and (self.lake.root / by_key[shard.key].file).is_file():
+                older = by_key[shard.key]
+                known[shard.index] = ShardFile(shard.index, shard.key, older.file, older.rows, older.sha256)
+            elif path.is_file():
+                known[shard.index] = self._entry(shard, _checked_rows(path, shard.key), file_sha256(path))
+        return known
+
+    def _path(self, shard: Shard) -> Path:
+        return self.folder / f"part-{shard.index:05d}.parquet"
+
+    def _entry(self, shard: Shard, rows: int, sha256: str) -> ShardFile:
+        return ShardFile(shard.index, shard.key, str(self._path(shard).relative_to(self.lake.root)), rows, sha256)
+
+    def pending(self) -> list[Shard]:
+        """Shards still to be made, in order."""
+        return [shard for shard in self.shards if shard.index not in self._made]
+
+    def write(self, shard: Shard, rows: pa.Table) -> None:
+        """Publish one shard atomically; it is kept without `finish`. A sample-keyed shard must repeat its parent's keys."""
+        where = f"{self.table.name}/{self.name} shard {shard.index}"
+        parent = self.key.parents[0] if self.key.parents else None
+        if self.table.sample_keyed and parent and TABLES[parent.table].sample_keyed:
+            keys = list(self.table.keys)
+            schema = pa.schema([self.table.schema.field(name) for name in keys])
+            if not rows.select(keys).cast(schema).equals(shard.parent_rows(keys).cast(schema)):
+                raise Refusal(
+                    f"{where}: rows are not those of {parent.path}, in order",
+                    f"python -m data verify --lake {self.lake.root}",
+                )
+        self._made[shard.index] = self._entry(
+            shard, rows.num_rows, write_shard(self.table, rows, self._path(shard), shard.key, where)
+        )
+
+    def finish(self) -> Slice:
+        """Write the manifest, last. A slice that was complete before is returned as it is."""
+        if pending := self.pending():
+            raise ValueError(f"{self.table.name}/{self.name}: {len(pending)} shards are not made yet")
+        if (self.folder / FILE).is_file():
+            return read_manifest(self.lake.root, self.table.name, self.name)
+        slice_ = Slice(
+            root=self.lake.root,
+            table=self.table.name,
+            name=self.name,
+            label=self.label,
+            shards=tuple(self._made[i] for i in range(len(self.shards))),
+            settings=dict(self.key.settings),
+            models=dict(self.key.models),
+            parents=tuple(parent.path for parent in self.key.parents),
+            notes=self.notes,
+            created=datetime.now(UTC).isoformat(timespec="microseconds"),
+        )
+        write_manifest(slice_)
+        return slice_
+
+
+def _checked_rows(path: Path, key: str) -> int:
+    """Rows of a shard found without a manifest; a file of another key or cut short is refused."""
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Refusal(f"{path} is no Parquet file: {error}", f"rm {path} and run the same command") from error
+    metadata = file.schema_arrow.metadata or {}
+    if metadata.get(b"grpo_kd.key") != key.encode():
+        raise Refusal(f"{path} belongs to another slice", f"rm {path} and run the same command")
+    return int(file.metadata.num_rows)
