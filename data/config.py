@@ -1,0 +1,114 @@
+"""The part of a recipe that both commands read: who learns from whom, on which prompts, under which reward.
+
+Reads and writes nothing. Each command adds its own section (`factory:` or `trainer:`) in its own config module. Every field's
+meaning is the line under it; `--help` prints these lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """A model: where its weights are and how they are read."""
+
+    path: str = MISSING
+    """Hub id, folder, or run:NAME for the final weights of a training run."""
+    revision: str | None = None
+    """Hub revision; null: the default branch."""
+    gguf_file: str | None = None
+    """File name inside the folder or repository, where the weights are GGUF."""
+    dtype: str = "float32"
+    """dtype of weights and activations: float32, bfloat16 or float16."""
+    initial: str = "pretrained"
+    """pretrained, or random: weights drawn from the folder's config.json with the recipe's seed."""
+    chat_template: str | None = None
+    """Jinja text, or the path of a file with it, in place of the tokenizer's own."""
+    trust_remote_code: bool = False
+    """Whether code from the model's repository may run."""
+
+
+@dataclass(frozen=True)
+class PromptSource:
+    """Where prompts come from: `datasets` reads a hub id, JSONL or Parquet."""
+
+    path: str = MISSING
+    """Hub id, or path of a .jsonl, .json, .parquet or .csv file."""
+    config: str | None = None
+    """Configuration name of a hub data set."""
+    split: str = "train"
+    """Split of a hub data set, e.g. train[:5000]."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Contract column → the source's column, e.g. {messages: question, references: answer}; a text becomes one user message."""
+    held_out: str | None = None
+    """null: the source's own `split` column; a share such as 0.1: that share of prompts, chosen by their hash."""
+    limit: int | None = None
+    """Only the first so many prompts."""
+    system: str | None = None
+    """A system message put before every prompt."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the pool is drawn. Every field is passed to the engine; nothing comes from generation_config."""
+
+    n: int = 8
+    """Samples a group (G)."""
+    temperature: float = 1.0
+    """Softmax temperature."""
+    top_p: float = 1.0
+    """Nucleus mass; below 1 the pool's support is truncated and no weight brings it back."""
+    top_k: int = 0
+    """Largest logits kept; 0 is off."""
+    max_tokens: int = 256
+    """Longest sample, in tokens."""
+    repetition_penalty: float = 1.0
+    """1 is off."""
+    stop: list[str] = field(default_factory=list)
+    """Further token texts that end a sample, beside the model's own end tokens."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole experiment. `factory` and `trainer` are the two commands' own sections."""
+
+    name: str = MISSING
+    """The recipe's name; slices are labelled with it."""
+    lake: str = "data/lake"
+    """Folder of the lake."""
+    runs: str = "runs"
+    """Folder of training runs."""
+    seed: int = 0
+    """Seed of sampling, replay and random weights."""
+    student: ModelSettings = field(default_factory=ModelSettings)
+    """The model that learns."""
+    teacher: ModelSettings | None = None
+    """The model that is copied; null: none is needed."""
+    policy: str = "student"
+    """What the pool is sampled from and training starts at: student, or run:NAME for the next round."""
+    pool: str | None = None
+    """Label of the pool's slices; null: the recipe's name, with the run's name behind it in later rounds."""
+    prompts: PromptSource = field(default_factory=PromptSource)
+    """Where prompts come from."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How the pool is drawn."""
+    components: dict[str, Any] = field(default_factory=dict)
+    """Reward components: column name → {use: component, …its settings}."""
+    reward: str | None = None
+    """Reward expression over component names, e.g. "agreement + 0.5*language"."""
+    where: str | None = None
+    """Which candidates are good enough to be copied (best-of-N, raft), e.g. "agreement = 1"; applied before ranking."""
+    factory: Any = None
+    """Settings of `python -m factory`."""
+    trainer: Any = None
+    """Settings of `python -m trainer`."""
+
+    @property
+    def pool_label(self) -> str:
+        """Label of this recipe's pool."""
+        return self.pool or (
+            self.name if self.policy == "student" else f"{self.name}-{self.policy.removeprefix('run:')}"
+        )

@@ -1,0 +1,187 @@
+"""Fingerprints of models and tokenizers from their files alone; no weights are loaded.
+
+Reads safetensors headers and bytes, or a GGUF file. Caches by path, size and time. Refuses a folder without weights, and hub
+ids that cannot be had."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+from data.config import ModelSettings, Recipe
+from data.keys import digest
+from data.refusal import Refusal
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "special_tokens_map.json",
+)
+BLOCK = 1 << 24  # bytes read at a time: weights never lie in memory whole
+
+
+def model_folder(model: ModelSettings, runs: str | Path) -> Path:
+    """The local folder of a model: as given, of a run, or fetched from the hub."""
+    path = model.path
+    if path.startswith("run:"):
+        name = path.removeprefix("run:")
+        folder = Path(runs) / name / "final"
+        if not folder.is_dir():
+            raise Refusal(
+                f"no finished run named {name} in {runs}", 'python -m data sql "SELECT run, status FROM runs"'
+            )
+        return folder
+    if Path(path).is_dir():
+        return Path(path)
+    if path.startswith((".", "/", "~")) or path.count("/") != 1:
+        raise Refusal(f"no model folder at {path}", "give a folder, a hub id or run:NAME, e.g. student.path=run:NAME")
+    return _from_hub(model)
+
+
+def _from_hub(model: ModelSettings) -> Path:
+    import huggingface_hub
+
+    patterns = (
+        [model.gguf_file, "*.json"] if model.gguf_file else ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+    )
+    try:
+        return Path(huggingface_hub.snapshot_download(model.path, revision=model.revision, allow_patterns=patterns))
+    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise Refusal(
+            f"no model {model.path}: not a folder here, and not to be had from the hub ({reason})",
+            "give a folder that holds it, e.g. student.path=/models/NAME",
+        ) from error
+
+
+def identity(model: ModelSettings, runs: str | Path) -> dict[str, Any]:
+    """The row of `models` for these weights; `model_id` hashes what changes log-probabilities, and nothing else."""
+    folder = model_folder(model, runs)
+    values: dict[str, Any] = {
+        "weights": weights_fingerprint(folder, model.gguf_file) if model.initial == "pretrained" else "random",
+        "tokenizer": tokenizer_fingerprint(folder, model.gguf_file),
+        "chat_template": digest(chat_template(model, folder)),
+        "dtype": model.dtype,
+        "head_dtype": "float32",
+        "quantisation": "gguf" if model.gguf_file else None,
+        "adapter": None,
+    }
+    run = model.path.removeprefix("run:") if model.path.startswith("run:") else None
+    return {
+        "model_id": digest(values)[:16],
+        "name": model.path,
+        "revision": model.revision,
+        "attention": "sdpa",
+        "parent_run": run,
+        **values,
+    }
+
+
+def chat_template(model: ModelSettings, folder: Path) -> str | None:
+    """The Jinja text of the model's chat template: the recipe's, the folder's, or None (GGUF files carry their own)."""
+    if model.chat_template:
+        path = Path(model.chat_template)
+        is_file = len(model.chat_template) < 256 and "{" not in model.chat_template and path.is_file()
+        return path.read_text(encoding="utf-8") if is_file else model.chat_template
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    config = folder / "tokenizer_config.json"
+    return json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
+
+
+def tokenizer_fingerprint(folder: Path, gguf_file: str | None = None) -> str:
+    """sha256 over the tokenizer's files (or the GGUF file that holds it)."""
+    files = (
+        [folder / gguf_file] if gguf_file else [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    )
+    if not files:
+        raise Refusal(
+            f"{folder} holds no tokenizer", "save the tokenizer beside the weights, as tokenizer.save_pretrained does"
+        )
+    return digest([[f.name, _cached("bytes", [f])] for f in files])
+
+
+def weights_fingerprint(folder: Path, gguf_file: str | None = None) -> str:
+    """sha256 over sorted (tensor name, dtype, shape, bytes): the same for any sharding of the same weights."""
+    if gguf_file:
+        if not (folder / gguf_file).is_file():
+            raise Refusal(f"{folder} holds no {gguf_file}", f"ls {folder}")
+        return _cached("bytes", [folder / gguf_file])
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise Refusal(
+            f"{folder} holds no *.safetensors weights",
+            "convert them: model.save_pretrained(folder, safe_serialization=True)",
+        )
+    return _cached("tensors", files)
+
+
+def _cached(kind: str, files: list[Path]) -> str:
+    stats = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    cache = (
+        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        / "grpo-kd"
+        / "fingerprints"
+        / digest([kind, stats])
+    )
+    if cache.is_file():
+        return cache.read_text()
+    value = _tensors(files) if kind == "tensors" else _bytes(files)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    temporary = cache.with_name(f"{cache.name}.{os.getpid()}")
+    temporary.write_text(value)
+    temporary.replace(cache)
+    return value
+
+
+def _bytes(files: list[Path]) -> str:
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                total.update(block)
+    return total.hexdigest()
+
+
+def _tensors(files: list[Path]) -> str:
+    entries = []
+    for path in files:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+            for name, tensor in header.items():
+                if name == "__metadata__":
+                    continue
+                start, end = tensor["data_offsets"]
+                file.seek(8 + length + start)
+                entries.append([name, tensor["dtype"], tensor["shape"], _span(file, end - start)])
+    return digest(sorted(entries))
+
+
+def _span(file: Any, length: int) -> str:
+    total = hashlib.sha256()
+    while length:
+        block = file.read(min(BLOCK, length))
+        if not block:
+            raise Refusal(f"{file.name} is cut short", "copy the weights again")
+        total.update(block)
+        length -= len(block)
+    return total.hexdigest()
+
+
+def policy_model(recipe: Recipe) -> ModelSettings:
+    """The model that the pool is sampled from and training starts at."""
+    import dataclasses
+
+    if recipe.policy == "student":
+        return recipe.student
+    if not recipe.policy.startswith("run:"):
+        raise Refusal(f"policy={recipe.policy} is neither student nor run:NAME", "policy=run:NAME")
+    return dataclasses.replace(recipe.student, path=recipe.policy, revision=None, gguf_file=None, initial="pretrained")

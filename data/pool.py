@@ -1,0 +1,150 @@
+"""How a recipe's slices are named and found: one place for keys, used by the factory to make and by the trainer to read.
+
+Keys hold what changes values. The trainer resolves by exact settings and parents, never by "newest": only the prompts' contents,
+whose source it may not have, are those of the newest slice with the recipe's own source settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from data.config import ModelSettings, Recipe
+from data.lake import Key, Lake
+from data.manifest import Slice
+from data.refusal import Refusal
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The groups of one policy under one setting."""
+
+    prompts: Slice
+    groups: Slice
+    samples: Slice
+
+    @property
+    def policy(self) -> str:
+        """models.model_id of the policy that was sampled."""
+        return self.samples.models["policy"]
+
+
+def command(recipe: Recipe, stages: str) -> str:
+    """The factory command that makes what is missing."""
+    policy = "" if recipe.policy == "student" else f" policy={recipe.policy}"
+    return f"python -m factory recipe={recipe.name} lake={recipe.lake}{policy} 'stages=[{stages}]'"
+
+
+def prompts_settings(recipe: Recipe) -> dict[str, Any]:
+    """What names the prompts, beside their contents."""
+    return {"source": asdict(recipe.prompts)}
+
+
+def groups_key(recipe: Recipe, prompts: Slice, policy: Mapping[str, Any], stop_ids: list[int]) -> Key:
+    """Key of `groups`: prompts × policy × sampling. The number of samples is not in it: a group may be topped up."""
+    sampling = {k: v for k, v in asdict(recipe.sampling).items() if k != "n"}
+    settings = {"sampling": sampling, "stop_ids": stop_ids, "seed": recipe.seed}
+    return Key(settings, (prompts,), {"policy": policy["model_id"]})
+
+
+def samples_settings(recipe: Recipe) -> dict[str, Any]:
+    """Settings of `samples` drawn by the factory."""
+    return {"sampling": asdict(recipe.sampling), "seed": recipe.seed}
+
+
+def samples_key(recipe: Recipe, groups: Slice) -> Key:
+    """Key of `samples`: the groups and how many of each."""
+    return Key(samples_settings(recipe), (groups,), {"policy": groups.models["policy"]})
+
+
+def scores_key(pool: Pool, scorer: str, temperature: float = 1.0) -> Key:
+    """Key of `scores`: these samples under that scorer. Teachers score at temperature 1, the policy at the pool's."""
+    return Key({"temperature": temperature}, (pool.samples, pool.groups, pool.prompts), {"scorer": scorer})
+
+
+def answers_key(recipe: Recipe, prompts: Slice, teacher: str, settings: Mapping[str, Any]) -> Key:
+    """Key of `answers`: prompts under a teacher, the teacher's alone, so that another student orphans nothing."""
+    return Key({**settings, "seed": recipe.seed}, (prompts,), {"teacher": teacher})
+
+
+def answer_tokens_key(answers: Slice, prompts: Slice, student: Mapping[str, Any]) -> Key:
+    """Key of `answer_tokens`: the answers in one student's tokenizer and chat template."""
+    return Key({}, (answers, prompts), {k: student[k] for k in ("tokenizer", "chat_template")})
+
+
+def find_model(lake: Lake, model: ModelSettings) -> str:
+    """model_id of a model by its settings alone, from `models`: its folder need not be there."""
+    found = lake.slices("models", model=asdict(model))
+    if not found:
+        raise Refusal(f"{lake.root} knows no model {model.path}", "run the factory's stages for this recipe first")
+    return found[-1].models["model"]
+
+
+def find_prompts(lake: Lake, recipe: Recipe) -> Slice:
+    """The recipe's prompts: the newest slice of exactly its source settings."""
+    found = lake.slices("prompts", **prompts_settings(recipe))
+    if not found:
+        raise Refusal(f"no prompts of {recipe.prompts.path} in {lake.root}", command(recipe, "prompts"))
+    return found[-1]
+
+
+def find_pool(lake: Lake, recipe: Recipe, policy: str) -> Pool:
+    """The pool of this recipe, policy and sampling; an imported pool answers to its label."""
+    prompts = find_prompts(lake, recipe)
+    found = [
+        s
+        for s in lake.slices("samples", label=recipe.pool_label)
+        if s.models["policy"] == policy and ("import" in s.settings or s.settings == samples_settings(recipe))
+    ]
+    for samples in reversed(found):
+        groups = lake.slice(samples.parent("groups"))
+        if groups.parent("prompts") == prompts.path or "import" in samples.settings:
+            return Pool(lake.slice(groups.parent("prompts")), groups, samples)
+    if any(s.models["policy"] != policy for s in lake.slices("samples", label=recipe.pool_label)):
+        raise Refusal(
+            f"the pool {recipe.pool_label} was sampled from another policy, tokenizer or chat template than {recipe.policy}",
+            command(recipe, "samples,scores,rewards"),
+        )
+    raise Refusal(
+        f"no pool {recipe.pool_label} under these sampling settings in {lake.root}",
+        command(recipe, "prompts,samples,scores,rewards"),
+    )
+
+
+def find_scores(lake: Lake, recipe: Recipe, pool: Pool, scorer: str, temperature: float = 1.0) -> Slice:
+    """Scores of exactly these samples by one scorer."""
+    found = lake.find("scores", scores_key(pool, scorer, temperature))
+    if found is None:
+        raise Refusal(f"{pool.samples.path} has no scores by {scorer}", command(recipe, "scores"))
+    return found
+
+
+def find_rewards(lake: Lake, recipe: Recipe, name: str, base: Slice) -> Slice:
+    """The slice of one component, by its specification, for exactly these samples or answers."""
+    table = "rewards" if base.table == "samples" else "answer_rewards"
+    found = [s for s in lake.slices(table, label=name, spec=recipe.components[name]) if s.parents[0] == base.path]
+    if not found:
+        raise Refusal(f"{base.path} has no component {name} of these settings", command(recipe, "rewards"))
+    return found[-1]
+
+
+def find_answers(lake: Lake, recipe: Recipe, prompts: Slice) -> Slice | None:
+    """The teacher's answers to exactly these prompts: the recipe's teacher's, or imported ones; None where there are none."""
+    teacher = find_model(lake, recipe.teacher) if recipe.teacher else None
+    found = [
+        s
+        for s in lake.slices("answers")
+        if s.parents[0] == prompts.path and s.models.get("teacher") in (teacher, "imported")
+    ]
+    return found[-1] if found else None
+
+
+def find_answer_tokens(lake: Lake, recipe: Recipe, answers: Slice, prompts: Slice, student: Mapping[str, Any]) -> Slice:
+    """The answers in this student's tokens."""
+    found = lake.find("answer_tokens", answer_tokens_key(answers, prompts, student))
+    if found is None:
+        raise Refusal(
+            f"{answers.path} is not in this student's tokens: another tokenizer or chat template",
+            command(recipe, "answers"),
+        )
+    return found
