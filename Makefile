@@ -1,0 +1,38 @@
+# `make` prints the targets. Nothing is needed beforehand but make and Python 3.11 or newer.
+PYTHON ?= python3
+RUN := .venv/bin/python
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+SOURCES := data factory trainer tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check static bench
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/.installed  ## two tiny models, a lake made from them, students trained from it, one table (minutes)
+	$(RUN) data/demo/run.py
+
+test: .venv/.installed  ## every test, the slow ones too
+	$(PYTEST)
+
+check: static  ## format, lint, types, import arrows and the fast tests
+	$(PYTEST) -m "not slow and not vllm"
+
+static: .venv/.installed  ## the part of check that runs no test
+	$(RUN) -m ruff format --check $(SOURCES)
+	$(RUN) -m ruff check $(SOURCES)
+	$(RUN) -m mypy
+	.venv/bin/lint-imports
+
+bench: .venv/.installed  ## speed and memory, each figure beside its goal
+	OMP_NUM_THREADS=1 $(RUN) tests/bench/run.py
+
+# torch comes first and pinned: unpinned it brings gigabytes of CUDA.
+.venv/.installed: pyproject.toml constraints.txt
+	$(if $(shell $(PYTHON) -c 'import sys; print("y" * (sys.version_info >= (3, 11)))' 2>/dev/null),,$(error \
+	$(PYTHON) is no Python 3.11 or newer; next: make PYTHON=/path/to/python3.11))
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install -q -c constraints.txt torch==2.13.0
+	.venv/bin/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
