@@ -1,0 +1,118 @@
+"""Fixtures shared by all tests: tiny random models with tokenizers trained on the spot. No model hub is asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SPECIAL = ["<s>", "<end>", "<|system|>", "<|user|>", "<|assistant|>"]
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<end>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+TEXT = [
+    "the little boat sails to the big island and the sun shines",
+    "what is the capital of the country, and how many people live there?",
+    "báturin siglir til oynna og sólin skínur, men kvøldið er kalt",
+    "hvat eitur høvuðsstaðurin, og hvussu nógv fólk búgva har?",
+    "0123456789 + - = . : ; ! ? æ ø á ð í ó ú ý",
+]
+# the weights are drawn wide, so that attention really looks at its context and a wrong mask shows in log π
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.15}
+GROUPED = {**SHAPE, "num_key_value_heads": 2, "intermediate_size": 64, "max_position_embeddings": 512}
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", GROUPED),
+    "qwen3": ("Qwen3Config", {**GROUPED, "head_dim": 8}),
+    "mistral": ("MistralConfig", {**GROUPED, "sliding_window": 6}),
+    "gemma3": (
+        "Gemma3TextConfig",
+        {**GROUPED, "head_dim": 8, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "gpt2": ("GPT2Config", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128, "initializer_range": 0.15}),
+    "bloom": ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.15}),
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """`tiny_model(family, tmp_path=None, **overrides)`: the folder of a random model with its tokenizer.
+
+    Families: llama, qwen3, mistral, gemma3, gpt2, bloom. Overrides are configuration fields, and `seed`. Without `tmp_path` the
+    folder is shared by the session (do not write into it); with it the test gets its own copy."""
+    root = tmp_path_factory.mktemp("models")
+
+    def make(family: str, tmp_path: Path | None = None, **overrides: Any) -> str:
+        digest = hashlib.sha256(json.dumps(overrides, sort_keys=True).encode()).hexdigest()[:8]
+        folder = root / f"{family}-{digest}"
+        if not folder.exists():
+            _write_model(family, folder, dict(overrides))
+        return str(folder if tmp_path is None else shutil.copytree(folder, tmp_path / folder.name, dirs_exist_ok=True))
+
+    return make
+
+
+def _write_model(family: str, folder: Path, overrides: dict[str, Any]) -> None:
+    import torch
+    import transformers
+
+    tokenizer = _sentencepiece_like() if family in ("mistral", "gemma3") else _byte_level()
+    name, fields = CONFIGS[family]
+    seed = overrides.pop("seed", 0)
+    ids = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
+    config = getattr(transformers, name)(**{**fields, **ids, **overrides})
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _byte_level() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(
+        TEXT,
+        trainers.BpeTrainer(vocab_size=300, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False),
+    )
+    return _wrapped(core)
+
+
+def _sentencepiece_like() -> Any:
+    """Words marked with ▁, bytes where a character is unknown: decoding is not a plain join, as with Llama 2 and Gemma."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    every_byte = [f"<0x{byte:02X}>" for byte in range(256)]
+    first = [*SPECIAL, "<unk>", *every_byte]
+    core.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=360, special_tokens=first, show_progress=False))
+    trained = json.loads(core.to_str())["model"]
+    merges = [tuple(pair) for pair in trained["merges"]]
+    whole = Tokenizer(models.BPE(vocab=trained["vocab"], merges=merges, byte_fallback=True, unk_token="<unk>"))
+    whole.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    whole.pre_tokenizer = core.pre_tokenizer
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    whole.decoder = decoders.Sequence(steps)
+    return _wrapped(whole)
+
+
+def _wrapped(core: Any) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token="<s>",
+        eos_token="<end>",
+        additional_special_tokens=SPECIAL[2:],
+        chat_template=TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )

@@ -1,0 +1,174 @@
+"""Samples with their behaviour log-probabilities: each prompt encoded once, its cache expanded, tokens drawn by inverse CDF.
+
+Every sampling field is explicit: nothing comes from a model's generation configuration. Each sample's random numbers come from its
+own seed, so the other rows of the batch do not change what it sees. Refuses empty prompts and prompts too long for `max_tokens`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.forward.attention import Prefix, encode, pad_rows, prefill, select
+from trainer.forward.head import Head
+from trainer.forward.model import Policy, context_length, head_of
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. The defaults are the policy itself: temperature 1 and nothing cut."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 = off."""
+    max_tokens: int = 16
+    stop_ids: tuple[int, ...] = ()
+    """A sample ends with any of these; the end token stays in it."""
+    repetition_penalty: float = 1.0
+    greedy: bool = False
+    """Take the most probable token; temperature, top_p and top_k are then without effect."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One sample."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    """Behaviour, nats: log of the processed distribution that the token was drawn from; with `greedy` the raw log π."""
+    finish_reason: str
+    """`stop` or `length`."""
+    stop_token: int | None
+
+
+@dataclass
+class _Row:
+    """A sample in the making."""
+
+    uniform: np.ndarray
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    stopped: bool = False
+
+
+@torch.no_grad()
+def generate(
+    policy: Policy, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seeds: Sequence[Sequence[int]]
+) -> list[list[Generated]]:
+    """n samples of each prompt, in order. seeds[i][j] (0 ≤ seed < 2**128) belongs to sample j of prompt i.
+
+    Step t of a sample uses the t-th uniform number of a Philox stream keyed by its seed. Rows that have ended leave the batch
+    once they are half of it. Raises ValueError where prompts, seeds, sampling and the model's context do not fit together."""
+    _refuse(policy, prompts, n, sampling, seeds)
+    rows = [
+        _Row(np.random.Generator(np.random.Philox(key=seed)).random(sampling.max_tokens)) for s in seeds for seed in s
+    ]
+    head, processors = head_of(policy.model), _processors(sampling)
+    prefix = prefill(policy.model, prompts, policy.device)
+    ids_bt = pad_rows(prompts, policy.device, "left")[0].repeat_interleave(n, dim=0)
+    owner_b = torch.arange(len(prompts), device=policy.device).repeat_interleave(n)
+    hidden_bd, live = prefix.last_gd[owner_b], list(rows)
+    for step in range(sampling.max_tokens):
+        token_b = _draw(_step_logits(hidden_bd, head), ids_bt, processors, sampling, live, step)
+        kept = [i for i, row in enumerate(live) if not row.stopped]
+        if not kept or step + 1 == sampling.max_tokens:
+            break
+        kept = kept if 2 * len(kept) <= len(live) else list(range(len(live)))
+        kept_b = torch.tensor(kept, device=policy.device)
+        if step == 0 or len(kept) < len(live):
+            prefix = select(prefix, owner_b[kept_b] if step == 0 else kept_b)
+        live, ids_bt = [live[i] for i in kept], torch.cat([ids_bt, token_b[:, None]], dim=1)[kept_b]
+        hidden_bd = _advance(policy.model, prefix, token_b[kept_b])
+    samples = [_finished(row) for row in rows]
+    return [samples[i * n : (i + 1) * n] for i in range(len(prompts))]
+
+
+def _step_logits(hidden_bd: Tensor, head: Head) -> Tensor:
+    return head.logits(hidden_bd).float()
+
+
+def _advance(model: Any, prefix: Prefix, token_b: Tensor) -> Tensor:
+    """Run one token a row; the prefix's mask and lengths grow with its cache."""
+    prefix.mask_gt = torch.cat([prefix.mask_gt, torch.ones_like(token_b)[:, None]], dim=1)
+    hidden_btd = encode(model, token_b[:, None], prefix.mask_gt, prefix.length_g[:, None], prefix.cache)
+    prefix.length_g = prefix.length_g + 1
+    return hidden_btd[:, -1]
+
+
+def _draw(
+    logits_bv: Tensor, ids_bt: Tensor, processors: Any, sampling: Sampling, live: list[_Row], step: int
+) -> Tensor:
+    """Draw one token a row, record it with its log-probability on rows that have not ended, and mark those that end."""
+    processed_bv = processors(ids_bt, logits_bv.clone()) if len(processors) else logits_bv
+    if sampling.greedy:
+        token_b, logprob_bv = processed_bv.argmax(-1), logits_bv.double().log_softmax(-1)
+    else:
+        logprob_bv = processed_bv.double().log_softmax(-1)
+        uniform_b = torch.tensor([row.uniform[step] for row in live], dtype=torch.float64, device=logits_bv.device)
+        token_b = inverse_cdf(logprob_bv.exp(), uniform_b)
+    logprobs = logprob_bv.gather(1, token_b[:, None]).squeeze(1).tolist()
+    for row, token, logprob in zip(live, token_b.tolist(), logprobs, strict=True):
+        if not row.stopped:
+            row.token_ids.append(token)
+            row.logprobs.append(logprob)
+            row.stopped = token in sampling.stop_ids
+    return token_b
+
+
+def inverse_cdf(probability_bv: Tensor, uniform_b: Tensor) -> Tensor:
+    """Token (b,) whose interval of the cumulated float64 probabilities holds uniform_b in [0, 1); never one of probability 0.
+
+    >>> probability_bv = torch.tensor([[0.0, 0.5, 0.0, 0.5]], dtype=torch.float64).repeat(3, 1)
+    >>> inverse_cdf(probability_bv, torch.tensor([0.0, 0.5, 0.99], dtype=torch.float64))
+    tensor([1, 3, 3])
+    """
+    cdf_bv = probability_bv.cumsum(-1)
+    total_b1 = cdf_bv[:, -1:]
+    # right: the first entry above the number, which a zero interval never is; rounding up to the total must not run past the end
+    token_b1 = torch.searchsorted(cdf_bv, uniform_b[:, None] * total_b1, right=True)
+    return torch.minimum(token_b1, torch.searchsorted(cdf_bv, total_b1)).squeeze(1)
+
+
+def _processors(sampling: Sampling) -> Any:
+    """transformers' own processors, in the order in which `model.generate` applies them."""
+    from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+    from transformers import TemperatureLogitsWarper as Temperature
+    from transformers import TopKLogitsWarper as TopK
+    from transformers import TopPLogitsWarper as TopP
+
+    chosen = LogitsProcessorList()
+    if sampling.repetition_penalty != 1.0:
+        chosen.append(RepetitionPenaltyLogitsProcessor(float(sampling.repetition_penalty)))
+    if not sampling.greedy:
+        chosen += [Temperature(float(sampling.temperature))] if sampling.temperature != 1.0 else []
+        chosen += [TopK(sampling.top_k)] if sampling.top_k else []
+        chosen += [TopP(sampling.top_p)] if sampling.top_p < 1.0 else []
+    return chosen
+
+
+def _finished(row: _Row) -> Generated:
+    stop_token = row.token_ids[-1] if row.stopped else None
+    return Generated(row.token_ids, row.logprobs, "stop" if row.stopped else "length", stop_token)
+
+
+def _refuse(
+    policy: Policy, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seeds: Sequence[Sequence[int]]
+) -> None:
+    if len(seeds) != len(prompts) or any(len(s) != n for s in seeds):
+        raise ValueError(
+            f"{len(prompts)} prompts of {n} samples, but seeds for {[len(s) for s in seeds]}: one a sample"
+        )
+    if not prompts or n < 1 or not all(len(prompt) for prompt in prompts):
+        raise ValueError(f"prompts of {[len(p) for p in prompts]} tokens, {n} samples each: none may be empty")
+    if sampling.max_tokens < 1 or not (sampling.greedy or sampling.temperature > 0) or not 0 < sampling.top_p <= 1:
+        raise ValueError(f"{sampling}: max_tokens ≥ 1, temperature > 0 (or greedy) and 0 < top_p ≤ 1 are needed")
+    limit, longest = context_length(policy), max(len(prompt) for prompt in prompts)
+    if limit is not None and longest + sampling.max_tokens > limit:
+        raise ValueError(
+            f"a prompt of {longest} and max_tokens of {sampling.max_tokens} are longer than the model's context of {limit}"
+        )

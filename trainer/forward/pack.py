@@ -1,0 +1,146 @@
+"""Groups to hidden states: micro-batches planned by tokens, each prompt encoded once where the layout allows it.
+
+Layouts. `kv`: the prompts of all groups once, as rows, with keys and values kept *with gradient*; these are expanded to the
+samples, and the completions run as rows behind them. Exact for windows, ALiBi and ragged lengths. A group with a single completion
+(a behaviour-cloning answer, a document) gains nothing and runs as a plain row in the same call. `plain`: every sample is a row
+[prompt | completion]. Refuses empty prompts, empty completions, and more tokens than the model has positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.forward.attention import encode, extend, pad_rows, prefill, select
+from trainer.forward.model import Policy, context_length
+
+
+@dataclass(frozen=True)
+class GroupTokens:
+    """The token ids of one prompt and of its completions, end tokens included.
+
+    A behaviour-cloning answer is a group with one completion; so is a document, whose prompt is its first token."""
+
+    prompt: Sequence[int]
+    completions: Sequence[Sequence[int]]
+
+
+def tokens_forwarded(groups: Sequence[GroupTokens], layout: str) -> int:
+    """Token positions that one call runs through the transformer, padding included.
+
+    >>> group = GroupTokens([1, 2, 3], [[4, 5], [6], [7, 8, 9]])
+    >>> tokens_forwarded([group], "kv"), tokens_forwarded([group], "plain")
+    (7, 15)
+    """
+    shared, alone = _split(groups, layout)
+    prompts = [len(groups[g].prompt) for g in shared]
+    tails = [len(c) - 1 for g in shared for c in groups[g].completions if len(c) > 1]
+    rows = [len(groups[g].prompt) + len(c) - 1 for g in alone for c in groups[g].completions]
+    return sum(len(lengths) * max(lengths, default=0) for lengths in (prompts, tails, rows))
+
+
+def plan(groups: Sequence[GroupTokens], budget: int, layout: str = "kv") -> list[list[int]]:
+    """Micro-batches as lists of group indices: whole groups, in order, each batch at most `budget` forwarded tokens.
+
+    A group above the budget stands alone. Deterministic, so every process plans the same.
+
+    >>> plan([GroupTokens([1], [[2, 3]])] * 3, budget=4)
+    [[0, 1], [2]]
+    """
+    batches: list[list[int]] = []
+    for index in range(len(groups)):
+        joined = [*batches[-1], index] if batches else []
+        if joined and tokens_forwarded([groups[i] for i in joined], layout) <= budget:
+            batches[-1] = joined
+        else:
+            batches.append([index])
+    return batches
+
+
+def hidden_states(policy: Policy, groups: Sequence[GroupTokens]) -> tuple[Tensor, Tensor]:
+    """Hidden states (n, d) that predict the completion tokens, and those tokens (n,), flat in order group, sample, token.
+
+    Differentiable to the weights, through the shared prompt too. Raises ValueError where a group is empty or too long."""
+    _refuse(policy, groups)
+    shared, alone = _split(groups, policy.layout)
+    parts: list[Tensor] = []
+    where: dict[tuple[int, int], list[int]] = {}
+    if shared:
+        parts += _shared_rows(policy, groups, shared, where)
+    if alone:
+        parts.append(_plain_rows(policy, groups, alone, where, sum(len(part) for part in parts)))
+    samples = [(g, s) for g, group in enumerate(groups) for s in range(len(group.completions))]
+    index_n = torch.tensor([i for key in samples for i in where[key]], device=policy.device)
+    target_n = torch.tensor([token for g, s in samples for token in groups[g].completions[s]], device=policy.device)
+    return torch.cat(parts).index_select(0, index_n), target_n
+
+
+def _split(groups: Sequence[GroupTokens], layout: str) -> tuple[list[int], list[int]]:
+    """Indices of the groups that share their prompt, and of those that run as plain rows."""
+    if layout not in ("kv", "plain"):
+        raise ValueError(f"layout is {layout!r}; known: kv, plain")
+    shared = [g for g, group in enumerate(groups) if layout == "kv" and len(group.completions) > 1]
+    return shared, sorted(set(range(len(groups))) - set(shared))
+
+
+def _shared_rows(
+    policy: Policy, groups: Sequence[GroupTokens], shared: list[int], where: dict[tuple[int, int], list[int]]
+) -> list[Tensor]:
+    """The kv layout: each prompt's last hidden state, then those of the completions, flat; `where` gets the positions.
+
+    The last token of a completion predicts nothing, so a completion of one token has no row."""
+    prefix = prefill(policy.model, [groups[g].prompt for g in shared], policy.device)
+    parts, owners = [prefix.last_gd], []
+    tails: list[Sequence[int]] = []
+    width = max(len(c) for g in shared for c in groups[g].completions) - 1
+    for row, g in enumerate(shared):
+        for s, completion in enumerate(groups[g].completions):
+            start = len(shared) + len(tails) * width
+            where[g, s] = [row, *range(start, start + len(completion) - 1)]
+            if len(completion) > 1:
+                tails.append(completion[:-1])
+                owners.append(row)
+    if tails:
+        expanded = select(prefix, torch.tensor(owners, device=policy.device))
+        parts.append(extend(policy.model, expanded, tails, policy.device).flatten(0, 1))
+    return parts
+
+
+def _plain_rows(
+    policy: Policy,
+    groups: Sequence[GroupTokens],
+    alone: list[int],
+    where: dict[tuple[int, int], list[int]],
+    offset: int,
+) -> Tensor:
+    """The plain layout: one row [prompt | completion] a sample, without the completion's last token, which predicts nothing."""
+    keys = [(g, s) for g in alone for s in range(len(groups[g].completions))]
+    rows = [[*groups[g].prompt, *groups[g].completions[s][:-1]] for g, s in keys]
+    width = max(len(row) for row in rows)
+    for row, (g, s) in enumerate(keys):
+        start = offset + row * width + len(groups[g].prompt) - 1
+        where[g, s] = list(range(start, start + len(groups[g].completions[s])))
+    return encode(policy.model, *pad_rows(rows, policy.device, "right")).flatten(0, 1)
+
+
+def _refuse(policy: Policy, groups: Sequence[GroupTokens]) -> None:
+    limit = context_length(policy)
+    if not groups:
+        raise ValueError("no groups were given; a forward pass needs at least one")
+    for g, group in enumerate(groups):
+        lengths = [len(completion) for completion in group.completions]
+        if not len(group.prompt) or not lengths or not min(lengths):
+            raise ValueError(
+                f"group {g} has a prompt of {len(group.prompt)} tokens and completions of {lengths}: none may be empty"
+            )
+        if limit is not None and len(group.prompt) + max(lengths) > limit:
+            raise ValueError(
+                f"group {g}: a prompt of {len(group.prompt)} and a completion of {max(lengths)} tokens"
+                f" are longer than the model's context of {limit}"
+            )
+    if policy.layout == "kv" and policy.model.training and getattr(policy.model, "is_gradient_checkpointing", False):
+        raise ValueError(
+            "layout kv keeps a cache, activation checkpointing drops it: use layout='plain' with checkpointing"
+        )
