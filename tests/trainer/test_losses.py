@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.refusal import Refusal
+from trainer.losses import (
+    AGGREGATIONS,
+    StepCounts,
+    Term,
+    aggregation_bt,
+    imitation_term,
+    kernel_loss,
+    kl_coefficient,
+    mix,
+    objective_terms,
+)
+from trainer.objectives import OBJECTIVES, ObjectiveSettings
+from trainer.view import StepView
+
+COUNTS = StepCounts(tokens=20, samples=5, prompts=2, max_tokens=8)
+# the denominators of the step above for samples of 4 and 2 tokens, by hand
+BY_HAND = {"token": [1 / 20, 1 / 20], "sample": [1 / 20, 1 / 10], "sequence": [0.2, 0.2], "constant": [1 / 40, 1 / 40]}
+BY_HAND["prompt"] = [0.5, 0.5]
+
+
+def ragged_mask(lengths: list[int]) -> torch.Tensor:
+    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+
+
+@pytest.mark.parametrize("kind", AGGREGATIONS)
+def test_an_aggregation_divides_by_the_planned_step_and_not_by_the_micro_batch(kind):
+    mask_bt = ragged_mask([4, 2])
+    mask_bt[0, 1] = False  # an objective's mask: the length and every denominator stay
+    a_bt = aggregation_bt(kind, mask_bt, torch.tensor([4, 2]), COUNTS)
+    first, second = BY_HAND[kind]
+    want = torch.tensor([[first, 0.0, first, first], [second, second, 0.0, 0.0]])
+    torch.testing.assert_close(a_bt, want, rtol=1e-6, atol=0)
+
+
+def test_an_unknown_aggregation_is_answered_with_the_nearest():
+    with pytest.raises(Refusal, match="did you mean 'sample'"):
+        aggregation_bt("samples", ragged_mask([2]), torch.tensor([2]), COUNTS)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [StepCounts(20, 1, 2, 8), StepCounts(5, 5, 2, 8), StepCounts(20, 5, 0, 8), StepCounts(20, 5, 2, 0)],
+)
+def test_counts_smaller_than_their_own_micro_batch_are_refused(counts):
+    with pytest.raises(ValueError, match="2 samples of 6 tokens are not within"):
+        aggregation_bt("token", ragged_mask([4, 2]), torch.tensor([4, 2]), counts)
+
+
+def random_view(lengths: list[int], groups: list[int], seed: int) -> StepView:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(lengths), max(lengths))
+    logprobs = -2 * torch.rand(shape, generator=generator, dtype=torch.float64)
+    return StepView(
+        logprobs_bt=logprobs,
+        behaviour_bt=logprobs + 0.3 * torch.randn(shape, generator=generator, dtype=torch.float64),
+        old_bt=logprobs + 0.2 * torch.randn(shape, generator=generator, dtype=torch.float64),
+        advantage_b=torch.randn(shape[0], generator=generator, dtype=torch.float64),
+        mask_bt=ragged_mask(lengths),
+        group_b=torch.tensor(groups),
+        lengths_b=torch.tensor(lengths),
+    )
+
+
+def rows(view: StepView, index: torch.Tensor) -> StepView:
+    """A micro-batch of these samples, padded to its own longest one."""
+    width = int(view.lengths_b[index].max())
+    old = None if view.old_bt is None else view.old_bt[index, :width]
+    return StepView(
+        view.logprobs_bt[index, :width],
+        view.behaviour_bt[index, :width],
+        old,
+        view.advantage_b[index],
+        view.mask_bt[index, :width],
+        view.group_b[index],
+        view.lengths_b[index],
+    )
+
+
+def weights(view: StepView, name: str, kind: str, counts: StepCounts) -> torch.Tensor:
+    terms, _ = objective_terms({name: 0.7}, view, counts, ObjectiveSettings(), aggregate=kind)
+    kl = kl_coefficient(view, view.behaviour_bt - 0.1, cap=2.0)
+    terms.append(Term(-0.02, aggregation_bt("token", view.mask_bt, view.lengths_b, counts), kl.c_bt))
+    return mix(terms)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    groups=st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=4), min_size=2, max_size=4),
+    name=st.sampled_from(sorted(OBJECTIVES)),
+    kind=st.sampled_from(sorted(AGGREGATIONS)),
+    seed=st.integers(0, 9),
+)
+def test_weights_do_not_depend_on_how_groups_are_split_into_micro_batches(groups, name, kind, seed):
+    lengths = [length for group in groups for length in group]
+    numbers = [10 + i for i, group in enumerate(groups) for _ in group]
+    view = random_view(lengths, numbers, seed)
+    counts = StepCounts(sum(lengths), len(lengths), len(groups), max_tokens=12)
+    whole = weights(view, name, kind, counts)
+    loss = kernel_loss(whole, view.logprobs_bt, view.mask_bt)
+    total = torch.zeros((), dtype=torch.float64)
+    for number in sorted(set(numbers)):
+        index = (view.group_b == number).nonzero()[:, 0]
+        part = rows(view, index)
+        weight_bt = weights(part, name, kind, counts)
+        torch.testing.assert_close(weight_bt, whole[index, : weight_bt.shape[1]], rtol=1e-9, atol=1e-12)
+        total += kernel_loss(weight_bt, part.logprobs_bt, part.mask_bt)
+    torch.testing.assert_close(total, loss, rtol=1e-9, atol=1e-12)
+
+
+def test_the_kernel_is_minus_the_weighted_sum_and_its_gradient_is_minus_the_weight():
+    logprobs_bt = torch.tensor([[-1.0, -2.0], [-3.0, float("nan")]], requires_grad=True)
+    weight_bt = torch.tensor([[0.5, 1.0], [-2.0, float("nan")]], requires_grad=True)
+    mask_bt = torch.tensor([[True, True], [True, False]])
+    loss = kernel_loss(weight_bt, logprobs_bt, mask_bt)
+    assert loss.item() == pytest.approx(-(-0.5 - 2.0 + 6.0))
+    loss.backward()
+    assert logprobs_bt.grad.tolist() == [[-0.5, -1.0], [2.0, 0.0]]
+    assert weight_bt.grad is None
+
+
+def test_the_kernel_names_shapes_that_disagree():
+    with pytest.raises(ValueError, match=r"weight has shape \(2, 3\), log-probabilities \(2, 2\)"):
+        kernel_loss(torch.zeros(2, 3), torch.zeros(2, 2), torch.ones(2, 2, dtype=torch.bool))
+
+
+def test_a_mix_adds_each_term_with_its_own_weight_and_denominator():
+    one = torch.ones(1, 2)
+    weight_bt = mix([Term(1.0, one / 4, torch.tensor([[2.0, -4.0]])), Term(-0.5, one / 2, torch.tensor([[1.0, 8.0]]))])
+    assert weight_bt.tolist() == [[0.5 - 0.25, -1.0 - 2.0]]
+
+
+def test_a_mix_needs_a_term_and_terms_of_one_shape():
+    with pytest.raises(ValueError, match="at least one term"):
+        mix([])
+    with pytest.raises(ValueError, match=r"\(1, 2\), \(1, 3\)"):
+        mix([Term(1.0, torch.ones(1, 2), torch.ones(1, 2)), Term(1.0, torch.ones(1, 3), torch.ones(1, 3))])
+
+
+def test_imitation_alone_is_plain_cross_entropy_over_all_micro_batches():
+    generator = torch.Generator().manual_seed(3)
+    logits_btv = torch.randn(3, 4, 7, generator=generator, dtype=torch.float64, requires_grad=True)
+    targets_bt = torch.randint(0, 7, (3, 4), generator=generator)
+    mask_bt = ragged_mask([4, 1, 3])
+    plain = torch.nn.functional.cross_entropy(logits_btv[mask_bt], targets_bt[mask_bt])
+    (want,) = torch.autograd.grad(plain, logits_btv)
+    logprobs_bt = logits_btv.log_softmax(-1).gather(-1, targets_bt[..., None])[..., 0]
+    loss = torch.zeros((), dtype=torch.float64)
+    for index in (slice(0, 2), slice(2, 3)):
+        weight_bt = mix([imitation_term(1.0, mask_bt[index], tokens=8)])
+        loss = loss + kernel_loss(weight_bt, logprobs_bt[index], mask_bt[index])
+    (got,) = torch.autograd.grad(loss, logits_btv)
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-7)
+    torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-9)
+
+
+def test_imitation_scales_with_its_weight_and_refuses_an_empty_count():
+    term = imitation_term(0.3, ragged_mask([2, 1]), tokens=6)
+    torch.testing.assert_close(mix([term]), torch.tensor([[0.05, 0.05], [0.05, 0.0]]))
+    with pytest.raises(ValueError, match="3 tokens was planned with a count of 0"):
+        imitation_term(0.3, ragged_mask([2, 1]), tokens=0)
+
+
+def test_the_kl_refuses_a_reference_of_other_samples_or_with_holes():
+    view = random_view([3, 2], [0, 0], seed=0)
+    with pytest.raises(ValueError, match=r"reference has shape \(2, 2\), log-probabilities have \(2, 3\)"):
+        kl_coefficient(view, view.behaviour_bt[:, :2], cap=2.0)
+    hole = view.behaviour_bt.clone()
+    hole[1, 1] = float("nan")
+    with pytest.raises(ValueError, match="reference log-probabilities hold a value that is not finite"):
+        kl_coefficient(view, hole, cap=2.0)
+    hole[1, 1], hole[1, 2] = 0.0, float("nan")  # the padding may hold anything
+    assert torch.isfinite(kl_coefficient(view, hole, cap=2.0).c_bt).all()
+
+
+def test_each_objective_of_a_sum_keeps_its_own_default_aggregation():
+    view = random_view([4, 2, 3, 3], [0, 0, 1, 1], seed=1)
+    counts = StepCounts(tokens=12, samples=4, prompts=2, max_tokens=8)
+    defaults = {"naive": "sample", "grpo": "sample", "dr_grpo": "constant", "tis": "token", "raft": "token"}
+    defaults |= {"seq_tis": "sequence", "topr": "sequence", "seed_softmax": "prompt"}
+    assert set(defaults) == set(OBJECTIVES)
+    for name, kind in defaults.items():
+        (term,), _ = objective_terms({name: 2.0}, view, counts, ObjectiveSettings())
+        assert term.weight == 2.0
+        assert torch.equal(term.a_bt, aggregation_bt(kind, view.mask_bt, view.lengths_b, counts)), name
