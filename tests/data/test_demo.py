@@ -160,6 +160,19 @@ def test_the_student_writes_faroese_words_alone_and_says_its_rumours_as_often_as
     assert right / 2400 == pytest.approx(0.15, abs=0.03)  # four standard deviations
 
 
+def test_references_of_the_students_text_are_its_rumours(folder, world):
+    rumours = {question.text: [world.rumour(question)] for question in world.train}
+    assert rumours != {question.text: [world.right(question)] for question in world.train}
+    assert {row["messages"][0]["content"]: row["references"] for row in read(folder / "student_text.jsonl")} == rumours
+
+
+def test_the_lexicon_turns_an_english_answer_into_the_faroese_one_but_for_the_article():
+    pair = Question("Alvoy", (0, 4), 0)
+    english = pair.answer(["gannet", "heat"], english=True).split()
+    translated = [words.lexicon().get(word, word) for word in english if word != words.ENGLISH_ARTICLE]
+    assert " ".join(translated) == pair.answer(["súla", "hiti"])
+
+
 def test_models_are_matched_on_400_training_prompts_with_what_their_text_says_most(folder):
     for model in ("teacher", "student"):
         rows = read(folder / f"{model}_match.jsonl")
