@@ -1,0 +1,158 @@
+"""Safe SQL over a lake: one SELECT, over views and their files, and nothing else.
+
+Reads the files that manifests name. Writes nothing and lets nothing be written: several statements, every statement but a
+SELECT (DESCRIBE, SHOW and SUMMARIZE count), files outside the views, settings and extensions are refused. `allowed_paths` alone
+would let COPY overwrite a listed shard; so the statement's type is checked first and the query runs as a subquery."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from data.contract import TABLES
+from data.lake import Lake
+from data.refusal import Refusal, nearest
+from data.relations import literal, quoted
+from data.views import VIEWS, Definition, define
+
+if TYPE_CHECKING:
+    import duckdb
+
+MEMORY_LIMIT = "4GB"
+TIME_LIMIT = 300.0  # seconds; a question to a table that takes longer is a mistake more often than not
+TABLES_COMMAND = "python -m data tables"
+
+
+def run(lake: Lake, query: str, params: Mapping[str, Any] | None = None, *, seconds: float = TIME_LIMIT) -> pa.Table:
+    """The answer of one read-only SELECT, materialised. `$name` in the query stands for params[name].
+
+    Raises Refusal for anything but one SELECT, for unknown names (with the nearest), for a missing or cut shard, for a view
+    without data, and after `seconds`."""
+    import duckdb
+
+    with connection(lake, query) as (con, files):
+        timer = threading.Timer(seconds, con.interrupt)
+        timer.start()
+        try:
+            # A trailing comment would swallow a closing bracket on its own line.
+            wrapped = f"SELECT * FROM (\n{_single_select(con, query)}\n)"
+            return con.sql(wrapped, params=dict(params) if params else None).to_arrow_table()
+        except duckdb.InterruptException as error:
+            raise Refusal(f"the query took longer than {seconds:g} s", "narrow it with WHERE or LIMIT") from error
+        except duckdb.Error as error:
+            raise _translated(error, con, files) from error
+        finally:
+            timer.cancel()
+
+
+@contextmanager
+def connection(lake: Lake, query: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[Path]]]:
+    """A locked connection with the views that the query can need, and the files they read."""
+    import duckdb
+
+    con = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
+    try:
+        _single_select(con, query)
+        files = create_views(con, lake, mentioned(query))
+        _lock(con, files)
+        yield con, files
+    finally:
+        con.close()
+
+
+def mentioned(query: str) -> list[str]:
+    """Views whose names occur in the query as words; all of the tables where none does (SHOW TABLES)."""
+    words = set(re.findall(r"\w+", query.lower()))
+    return [name for name in (*TABLES, *VIEWS) if name in words] or list(TABLES)
+
+
+def create_views(con: duckdb.DuckDBPyConnection, lake: Lake, names: list[str]) -> list[Path]:
+    """Create views and what they stand on; returns the files they read. Refuses a file that is missing or cut."""
+    import duckdb
+
+    made: dict[str, Definition] = {}
+
+    def create(name: str) -> None:
+        if name in made:
+            return
+        made[name] = define(lake, name)
+        for needed in made[name].needs:
+            create(needed)
+        con.execute(f"CREATE VIEW {quoted(name)} AS {made[name].sql}")
+
+    files: list[Path] = []
+    try:
+        for name in names:
+            create(name)
+    except duckdb.Error as error:
+        raise _shard_refusal(str(error), [f for d in made.values() for f in d.files]) from error
+    for definition in made.values():
+        files.extend(definition.files)
+    return list(dict.fromkeys(files))
+
+
+def _single_select(con: duckdb.DuckDBPyConnection, query: str) -> str:
+    import duckdb
+
+    try:
+        statements = con.extract_statements(query)
+    except duckdb.Error as error:
+        raise Refusal(
+            f"no SQL: {_first_line(error)}", 'python -m data sql "SELECT * FROM reward_table LIMIT 5"'
+        ) from error
+    kinds = [statement.type.name for statement in statements]
+    if kinds != ["SELECT"]:
+        got = f"{len(kinds)} statements" if len(kinds) != 1 else "a statement of type " + kinds[0]
+        raise Refusal(
+            f"only one SELECT can be asked here (or DESCRIBE, SHOW, SUMMARIZE), this is {got}",
+            "python -m data export lake.duckdb, then any SQL on that copy",
+        )
+    return statements[0].query.strip().rstrip(";")
+
+
+def _lock(con: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
+    """After this no setting can change and only the listed files can be opened. The order matters: locking comes last."""
+    allowed = ", ".join(literal(str(file)) for file in files)
+    con.execute(f"SET allowed_paths = [{allowed}]")
+    con.execute("SET temp_directory = ''")  # else .tmp/ of the working folder stays writable
+    con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+    con.execute("SET enable_external_access = false")
+    con.execute("SET lock_configuration = true")
+
+
+def _translated(error: duckdb.Error, con: duckdb.DuckDBPyConnection, files: list[Path]) -> Refusal:
+    """DuckDB's error as a sentence with the nearest known name and the next command."""
+    import duckdb
+
+    message = str(error)
+    if found := re.search(r"(?:Table|View) with name (\S+) does not exist", message):
+        return Refusal(f"no table or view named {found[1]}: {nearest(found[1], (*TABLES, *VIEWS))}", TABLES_COMMAND)
+    column = re.search(r'column "([^"]+)" not found|does not have a column named "([^"]+)"', message)
+    if isinstance(error, duckdb.BinderException) and column:
+        name = column[1] or column[2]
+        known = [row[0] for row in con.execute("SELECT DISTINCT column_name FROM duckdb_columns()").fetchall()]
+        return Refusal(f"no column named {name}: {nearest(name, known)}", "python -m data describe TABLE")
+    if isinstance(error, duckdb.PermissionException):
+        return Refusal(f"SQL here reads the lake's tables and nothing else: {_first_line(error)}", TABLES_COMMAND)
+    if any(str(file) in message for file in files):
+        return _shard_refusal(message, files)
+    return Refusal(_first_line(error), TABLES_COMMAND)
+
+
+def _shard_refusal(message: str, files: list[Path]) -> Refusal:
+    named = next((f for f in files if str(f) in message or not f.is_file()), None)
+    what = message.splitlines()[0]
+    if named is None:
+        return Refusal(what, "python -m data verify")
+    state = "is missing" if not named.is_file() else "is no whole Parquet file"
+    return Refusal(f"shard {named} {state}", "python -m data verify, then run the factory's stage again")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,152 @@
+"""Views against numbers counted by hand on the small lake."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from data import Lake, Refusal
+from data.contract import TABLES
+from data.keys import hex_id
+from data.manifest import ShardFile, Slice, write_manifest
+from data.relations import sql_type
+from data.storage import write_shard
+from data.views import VIEWS
+
+
+def test_every_table_has_a_view_with_the_contracts_columns_and_types(lake: Lake, empty_lake: Lake) -> None:
+    for name, table in TABLES.items():
+        for one in (lake, empty_lake):
+            rows = one.sql(f"SELECT * FROM {name} LIMIT 0")
+            assert rows.column_names == [*(c.name for c in table.columns), "slice", "label"]
+            described = one.sql(f"DESCRIBE {name}").to_pydict()
+            types = dict(zip(described["column_name"], described["column_type"], strict=True))
+            for column in table.columns:
+                assert types[column.name].replace('"', "") == sql_type(column.type).replace('"', "").replace(
+                    "TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE"
+                )
+
+
+def test_every_joined_view_has_the_columns_it_promises(lake: Lake) -> None:
+    for name, view in VIEWS.items():
+        promised = [c.name for c in view.columns]
+        assert lake.sql(f"SELECT * FROM {name}").column_names[: len(promised)] == promised
+
+
+def test_reward_table_has_a_row_a_sample_and_a_column_a_component(lake: Lake) -> None:
+    rows = lake.sql("SELECT * FROM reward_table WHERE pool = 'demo' ORDER BY text").to_pylist()
+    assert len(rows) == 8
+    first = rows[0]
+    assert first["group_id"] in {hex_id(g) for g in lake.sql("SELECT group_id FROM groups")["group_id"].to_pylist()}
+    assert (first["prompt"], first["text"], first["chrf"], first["length"]) == (
+        "Hvussu eitur staðurin?", "svar 0.0 ð", 0.1, 1.0,
+    )  # fmt: skip
+    assert rows[3]["chrf"] is None and rows[3]["length"] == 4.0
+
+
+def test_a_pool_without_a_component_shows_null_for_it(lake: Lake) -> None:
+    rows = lake.sql("SELECT count(*) n, count(length) l, count(chrf) c FROM reward_table WHERE pool = 'round1'")
+    assert rows.to_pylist() == [{"n": 8, "l": 0, "c": 7}]
+
+
+def test_group_table_has_population_statistics(lake: Lake) -> None:
+    rows = lake.sql("SELECT * FROM group_table WHERE pool = 'demo' ORDER BY n DESC").to_pylist()
+    assert [r["n"] for r in rows] == [4, 3, 1]
+    assert rows[0]["chrf_mean"] == pytest.approx(0.3) and rows[0]["chrf_std"] == pytest.approx(0.02**0.5)
+    assert [r["chrf_zero_variance"] for r in rows] == [False, True, True]
+    assert (rows[1]["length_min"], rows[1]["length_max"]) == (1.0, 5.0)
+
+
+def test_best_of_n_takes_the_lowest_index_among_equals(lake: Lake) -> None:
+    rows = lake.sql("SELECT component, sample_index, value, text FROM best_of_n WHERE pool='demo' ORDER BY ALL")
+    assert [tuple(r.values()) for r in rows.to_pylist()] == [
+        ("chrf", 0, 0.2, "svar 1.0 ð"), ("chrf", 0, 0.9, "svar 2.0 ð"), ("chrf", 1, 0.4, "svar 0.1 ð"),
+        ("length", 0, 2.0, "svar 2.0 ð"), ("length", 0, 5.0, "svar 1.0 ð"), ("length", 3, 4.0, "svar 0.3 ð"),
+    ]  # fmt: skip
+
+
+def test_leaderboard_is_the_newest_evaluation_and_each_runs_last_probe(lake: Lake) -> None:
+    rows = lake.sql("SELECT * FROM leaderboard ORDER BY policy, benchmark, metric").to_pylist()
+    assert [tuple(r.values()) for r in rows] == [
+        ("r1", "probe", "exact_match", 0.5, None, "probe", 10),
+        ("r1", "probe", "language", 0.75, None, "probe", 10),
+        ("r2", "probe", "exact_match", 0.125, None, "probe", 3),
+        ("student", "demo", "exact_match", pytest.approx(2 / 3), 3, "evaluation", None),
+        ("student", "demo", "f1", 0.5, 1, "evaluation", None),
+        ("student", "fit", "bits_per_byte", 1.0, 2, "evaluation", None),
+    ]
+
+
+def test_run_curves_know_the_recipe_of_finished_runs(lake: Lake) -> None:
+    rows = lake.sql("SELECT run, recipe, status, count(*) AS n FROM run_curves GROUP BY ALL ORDER BY run").to_pylist()
+    assert [tuple(r.values()) for r in rows] == [("r1", "demo", "finished", 5), ("r2", None, None, 1)]
+
+
+def test_cost_table_sums_and_leaves_unknown_tokens_unknown(lake: Lake) -> None:
+    rows = lake.sql("SELECT * FROM cost_table ORDER BY stage DESC").to_pylist()
+    assert rows[0] == {
+        "stage": "samples", "recipe": "demo", "calls": 2, "items": 16, "tokens_in": 150, "tokens_out": 50,
+        "seconds": 5.0, "tokens_per_second": 40.0, "money": None,
+    }  # fmt: skip
+    assert rows[1]["tokens_per_second"] is None and rows[1]["tokens_in"] is None
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_without_data_is_refused_with_the_command_that_makes_it(empty_lake: Lake, view: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        empty_lake.sql(f"SELECT * FROM {view}")
+    assert "yet" in refused.value.args[0] and refused.value.args[1].startswith("python -m ")
+
+
+def test_an_appended_slice_counts_the_files_it_shares_once(lake_copy: Lake) -> None:
+    samples = lake_copy.slices("samples", label="demo")[0]
+    extra = lake_copy.slices("samples", label="round1")[0].shards[1]
+    grown = Slice(samples.root, "samples", "demo-grown", "demo", (*samples.shards, extra), created="9", parents=())
+    write_manifest(grown)
+    rows = lake_copy.sql("SELECT slice, count(*) n FROM samples WHERE label = 'demo' GROUP BY slice").to_pylist()
+    assert rows == [{"slice": "demo-grown", "n": 9}]
+
+
+def test_the_same_shards_under_another_label_show_under_both(lake_copy: Lake) -> None:
+    samples = lake_copy.slices("samples", label="demo")[0]
+    write_manifest(Slice(samples.root, "samples", "twin", "twin", samples.shards, created="9"))
+    rows = lake_copy.sql("SELECT label, count(*) n FROM samples GROUP BY label ORDER BY label").to_pylist()
+    assert [tuple(r.values()) for r in rows] == [("demo", 8), ("round1", 8), ("twin", 8)]
+
+
+def test_reward_table_shows_only_rewards_of_the_newest_samples(lake_copy: Lake) -> None:
+    samples = lake_copy.slices("samples", label="demo")[0]
+    write_manifest(
+        Slice(samples.root, "samples", "demo-new", "demo", samples.shards[:1], created="9", parents=samples.parents)
+    )
+    rows = lake_copy.sql("SELECT count(*) n, count(chrf) c FROM reward_table WHERE pool = 'demo'").to_pylist()
+    assert rows == [{"n": 7, "c": 0}]
+
+
+def test_a_component_named_like_a_column_is_refused(lake_copy: Lake) -> None:
+    rewards = lake_copy.slices("rewards", label="length")[0]
+    write_manifest(
+        Slice(rewards.root, "rewards", "text-1", "text", rewards.shards, created="9", parents=rewards.parents)
+    )
+    with pytest.raises(Refusal, match="component label text"):
+        lake_copy.sql("SELECT * FROM reward_table")
+
+
+def test_a_lake_of_a_thousand_slices_opens_in_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda _: None)  # a thousand manifests in a second, not in nine
+    lake = Lake.open(tmp_path)
+    for i in range(1000):
+        rows = pa.table({"group_id": [i], "sample_index": [0], "value": [float(i)], "valid": [True]})
+        file = tmp_path / "rewards" / f"s{i}" / "part-00000.parquet"
+        sha = write_shard(TABLES["rewards"], rows, file, "k", "x") if i % 10 == 0 else "0"
+        shard = ShardFile(0, f"k{i}", f"rewards/s{i // 10 * 10}/part-00000.parquet", 1, sha)
+        write_manifest(
+            Slice(tmp_path, "rewards", f"s{i}", f"c{i}", (shard,), created=f"{i:04d}", parents=("samples/p",))
+        )
+    lake.sql("SELECT 1 FROM runs")
+    start = time.process_time()
+    assert lake.sql("SELECT count(*) AS n FROM rewards").to_pylist() == [{"n": 1000}]
+    assert time.process_time() - start < 1.0
