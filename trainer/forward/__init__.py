@@ -20,7 +20,7 @@ from __future__ import annotations
 from trainer.forward.generate import Generated, Sampling, generate
 from trainer.forward.head import Head, token_logprobs
 from trainer.forward.logprobs import check_layout, flat_n, group_logprobs, pad_bt
-from trainer.forward.model import Policy, context_length, end_token_ids, head_of, load, save
+from trainer.forward.model import Policy, checkpoint_activations, context_length, end_token_ids, head_of, load, save
 from trainer.forward.pack import GroupTokens, hidden_states, plan, tokens_forwarded
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Policy",
     "Sampling",
     "check_layout",
+    "checkpoint_activations",
     "context_length",
     "end_token_ids",
     "flat_n",

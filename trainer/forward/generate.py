@@ -128,7 +128,7 @@ def inverse_cdf(probability_bv: Tensor, uniform_b: Tensor) -> Tensor:
     tensor([1, 3, 3])
     """
     cdf_bv = probability_bv.cumsum(-1)
-    total_b1 = cdf_bv[:, -1:]
+    total_b1 = cdf_bv[:, -1:].contiguous()
     # right: the first entry above the number, which a zero interval never is; rounding up to the total must not run past the end
     token_b1 = torch.searchsorted(cdf_bv, uniform_b[:, None] * total_b1, right=True)
     return torch.minimum(token_b1, torch.searchsorted(cdf_bv, total_b1)).squeeze(1)

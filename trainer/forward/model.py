@@ -107,6 +107,19 @@ def check_head(model: PreTrainedModel) -> None:
         )
 
 
+def checkpoint_activations(policy: Policy) -> None:
+    """Recompute each layer in the backward pass; the layout becomes plain, since a cache with gradient cannot be recomputed.
+
+    Only the layers themselves are told that they train: what is inside them stays in eval mode, without dropout."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    policy.model.activation_checkpointing_enable()
+    for module in policy.model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.training = True
+    policy.layout, policy.reason = "plain", "activation checkpointing drops the cache that layout kv needs"
+
+
 def end_token_ids(policy: Policy) -> list[int]:
     """Ids that end an answer: the generation configuration's, the configuration's, the tokenizer's, without repetition."""
     generation = getattr(policy.model, "generation_config", None)

@@ -140,7 +140,14 @@ def _refuse(policy: Policy, groups: Sequence[GroupTokens]) -> None:
                 f"group {g}: a prompt of {len(group.prompt)} and a completion of {max(lengths)} tokens"
                 f" are longer than the model's context of {limit}"
             )
-    if policy.layout == "kv" and policy.model.training and getattr(policy.model, "is_gradient_checkpointing", False):
+    if policy.layout == "kv" and torch.is_grad_enabled() and _checkpoints(policy):
         raise ValueError(
-            "layout kv keeps a cache, activation checkpointing drops it: use layout='plain' with checkpointing"
+            "layout kv keeps a cache with gradient, which activation checkpointing drops:"
+            " turn checkpointing on with checkpoint_activations, which sets the layout to plain"
         )
+
+
+def _checkpoints(policy: Policy) -> bool:
+    return any(
+        getattr(module, "gradient_checkpointing", False) and module.training for module in policy.model.modules()
+    )
