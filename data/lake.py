@@ -7,7 +7,7 @@ named again, not made again. Refuses to write what the contract forbids; never c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,8 @@ __all__ = ["Key", "Lake", "Publisher", "Shard", "Slice"]
 class Key:
     """What a slice's values depend on, and nothing else. `settings` must be JSON; `models` maps a role to a fingerprint.
 
-    `contents` are digests of each shard's rows for a table that has no parent (prompts, imports, corpus)."""
+    `contents` are digests of each shard's rows where no parent says what they are (prompts, imports, corpus). A table without
+    parents is named by its contents alone: the same rows from another place, or more of them, are the same shards."""
 
     settings: Mapping[str, Any]
     parents: tuple[Slice, ...] = ()
@@ -42,7 +43,14 @@ class Key:
     def shard_keys(self, table: str) -> list[str]:
         """One key per shard: parents with as many shards as the first are matched by index, others enter whole."""
         count = len(self.contents) or (len(self.parents[0].shards) if self.parents else 1)
-        return [digest([table, dict(self.settings), dict(self.models), self._parts(i, count)]) for i in range(count)]
+        settings = {} if self.contents and not self.parents else dict(self.settings)
+        return [digest([table, settings, dict(self.models), self._parts(i, count)]) for i in range(count)]
+
+    def suffix(self, table: str) -> str:
+        """What ends the slice's name: its shards, the slices it belongs to and its settings.
+
+        Slices of equal shards under other parents are other slices that name the same files, so that lineage stays exact."""
+        return "-" + digest([self.shard_keys(table), [p.path for p in self.parents], dict(self.settings)])[:12]
 
     def _parts(self, index: int, count: int) -> list[Any]:
         keys = [[shard.key for shard in parent.shards] for parent in self.parents]
@@ -97,9 +105,15 @@ class Lake:
 
     def find(self, table: str, key: Key, *, label: str | None = None) -> Slice | None:
         """The complete slice of exactly this key, or None. A label picks among slices of the same content."""
-        suffix = _suffix(key.shard_keys(table))
+        suffix = key.suffix(table)
         matches = [s for s in self.slices(table, label=label) if s.name.endswith(suffix)]
         return matches[-1] if matches else None
+
+    def renew(self, slice_: Slice) -> Slice:
+        """Make a slice the newest of its table again: what is resolved as "the newest" is what was asked for last."""
+        renewed = replace(slice_, created=_now())
+        write_manifest(renewed)
+        return renewed
 
     def publish(self, table: str, key: Key, *, label: str, notes: Mapping[str, Any] | None = None) -> Publisher:
         """Begin or resume a slice; the first of the key's parents gives shards and row order."""
@@ -140,8 +154,8 @@ class Lake:
         return pl.scan_parquet([str(f) for f in found[-1].files])
 
 
-def _suffix(keys: Sequence[str]) -> str:
-    return "-" + digest(list(keys))[:12]
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 class Publisher:
@@ -150,7 +164,7 @@ class Publisher:
     def __init__(self, lake: Lake, table: str, key: Key, label: str, notes: dict[str, Any]):
         keys = key.shard_keys(table)
         self.lake, self.table, self.key, self.label, self.notes = lake, TABLES[table], key, label, notes
-        self.name = label + _suffix(keys)
+        self.name = label + key.suffix(table)
         self.folder = lake.root / table / self.name
         parents = key.parents[0].files if key.parents else []
         self.shards = [Shard(i, k, parents[i] if parents else None) for i, k in enumerate(keys)]
@@ -231,7 +245,7 @@ class Publisher:
             models=dict(self.key.models),
             parents=tuple(parent.path for parent in self.key.parents),
             notes=self.notes,
-            created=datetime.now(UTC).isoformat(timespec="microseconds"),
+            created=_now(),
         )
         write_manifest(slice_)
         return slice_
