@@ -1,19 +1,17 @@
 """The edge of a command: overrides in, a frozen recipe out, every mistake as one sentence.
 
-`factory` and `trainer` are Hydra applications over conf/. Reads the YAML there; refuses unknown keys with the nearest name,
-overrides that add or delete keys, and recipes that do not exist. Exit code 2 for a refusal."""
+`factory` and `trainer` are Hydra applications over conf/. Reads the YAML there and in --config-dir; refuses unknown keys with
+the nearest name, overrides that add or delete keys, and recipes that do not exist. Exit code 2 for a refusal."""
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import dataclasses
-import inspect
-import itertools
 import os
 import re
 import sys
 import tempfile
-import textwrap
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +19,18 @@ from typing import Any
 
 from data.config import Recipe
 from data.refusal import Refusal, nearest
+from data.settings import first_comment, nested, rows, typed_fields
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 EXPRESSIONS = ("reward", "where")  # SQL, not Hydra's grammar: quoted before Hydra reads them
-FLAGS = ("-m", "--multirun", "--debug", "--config-dir", "-cd", "--cfg", "-c", "--resolve", "--info")
+QUIET = (  # Hydra writes no folder, no log and no working directory of its own: runs/NAME and the lake are ours
+    "hydra.run.dir=.",
+    "hydra.output_subdir=null",
+    "hydra.job.chdir=false",
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
+)
+UNKNOWN = re.compile(r"Key '([^']+)' (?:is )?not in '([^']+)'")  # how OmegaConf names a key that a dataclass lacks
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Command:
             print(self.help())
             return 0
         if "--debug" in argv:
-            self.run([a for a in argv if a != "--debug"])
+            self.run([word for word in argv if word != "--debug"])
             return 0
         try:
             self.run(argv)
@@ -59,178 +65,145 @@ class Command:
 
     def run(self, argv: Sequence[str]) -> None:
         """Compose the recipe with Hydra and call the body, once per job of a sweep."""
-        overrides = self.prepared(argv)
+        words = self.prepared(argv)
         import hydra
         from hydra.core.config_store import ConfigStore
         from hydra.errors import HydraException
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
 
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us, not Hydra's own printer
-        ConfigStore.instance().store(name=f"{self.section}_schema", node=thawed(self.recipe))
-
         def job(config: Any) -> None:
             self.body(OmegaConf.to_object(config))
 
-        with tempfile.TemporaryDirectory() as sweep:
-            sys.argv = [f"python -m {self.section}", f"hydra.sweep.dir={sweep}", *overrides]
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us, not Hydra's own printer
+        with tempfile.TemporaryDirectory() as sweep, thawed(self.recipe):
+            ConfigStore.instance().store(name=f"{self.section}_schema", node=self.recipe)
+            sys.argv = [f"python -m {self.section}", *words, *QUIET, f"hydra.sweep.dir={sweep}"]
             try:
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.section)(job)()
             except (HydraException, OmegaConfBaseException) as error:
                 raise self.translated(error) from error
 
     def prepared(self, argv: Sequence[str]) -> list[str]:
-        """Overrides as Hydra wants them: expressions quoted, the section's keys prefixed, unknown names refused."""
-        return list(self._prepared(argv))
-
-    def _prepared(self, argv: Sequence[str]) -> Iterator[str]:
-        recipes = _recipes(argv)
-        chosen: list[str] = []
-        roots = {f.name for f in dataclasses.fields(Recipe)}
-        own = {f.name for f in dataclasses.fields(self.settings)}
-        groups = {p.name for p in CONF.iterdir() if p.is_dir()}
-        follows_flag = False
-        for word in argv:
-            if word in FLAGS or follows_flag:
-                follows_flag = word in ("--config-dir", "-cd", "--cfg", "-c", "--info")
-                yield word
-                continue
-            key, equals, value = word.partition("=")
-            first = re.split(r"[.@]", key)[0]
-            if word.startswith(("+", "~")) or not equals:
-                raise Refusal(f"{word!r} is no override of the form key=value", f"python -m {self.section} --help")
-            if first not in roots | own | groups | {"hydra"}:
-                raise Refusal(
-                    f"no setting named {first!r}: {nearest(first, roots | own | groups)}",
-                    f"python -m {self.section} --help",
-                )
-            if key == "recipe":
-                chosen += value.split(",")
-            if key in EXPRESSIONS and value not in ("null", "") and value[0] not in "\"'":
-                word = key + "='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-            yield f"{self.section}.{word}" if first in own and first not in roots | groups else word
-        for name in chosen:
-            if name not in recipes:
-                raise Refusal(
-                    f"no recipe named {name!r}: {nearest(name, recipes)}",
-                    f"python -m {self.section} recipe={sorted(recipes)[0]}",
-                )
+        """Words as Hydra wants them: flags first, expressions quoted, the section's keys prefixed, unknown names refused."""
+        flags, overrides = _flags(argv)
+        available = recipes(flags)
+        words = [self._override(word) for word in overrides]
+        chosen = [
+            name for word in words if word.startswith("recipe=") for name in word.removeprefix("recipe=").split(",")
+        ]
         if not chosen:
-            raise Refusal(
-                f"no recipe given; there are: {', '.join(sorted(recipes))}",
-                f"python -m {self.section} recipe={sorted(recipes)[0]}",
-            )
+            raise self.refusal(f"no recipe given; there are: {', '.join(available)}", f"recipe={next(iter(available))}")
+        for name in chosen:
+            if name not in available:
+                raise self.refusal(
+                    f"no recipe named {name!r}: {nearest(name, available)}", f"recipe={next(iter(available))}"
+                )
+        return [*flags, *words]
 
-    def translated(self, error: Exception) -> Refusal:
-        """Hydra's and OmegaConf's errors as one sentence, with the nearest name where a key is unknown."""
-        text = str(error.__cause__ or error) if "raised while composing" in str(error) else str(error)
-        unknown = re.search(r"Key '([^']+)' (?:is )?not in '([^']+)'", str(error)) or re.search(
-            r"Key '([^']+)' (?:is )?not in '([^']+)'", text
+    def _override(self, word: str) -> str:
+        key, equals, value = word.partition("=")
+        first = re.split(r"[.@]", key)[0]
+        roots = (
+            {f.name for f in dataclasses.fields(Recipe)}
+            | {path.name for path in CONF.iterdir() if path.is_dir()}
+            | {"hydra"}
         )
-        if unknown:
+        own = {f.name for f in dataclasses.fields(self.settings)}
+        if word.startswith(("+", "~")) or not equals:
+            raise self.refusal(f"{word!r} is no override of the form key=value")
+        if first not in roots | own:
+            raise self.refusal(f"no setting named {first!r}: {nearest(first, roots | own)}")
+        if key in EXPRESSIONS and value not in ("null", "") and value[0] not in "\"'":
+            word = key + "='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        word = word if first in roots else f"{self.section}.{word}"
+        return f"++{word}" if in_mapping(self.recipe, word.partition("=")[0].split(".")) else word
+
+    def refusal(self, what: str, arguments: str = "--help") -> Refusal:
+        """A refusal whose next command is this one."""
+        return Refusal(what, f"python -m {self.section} {arguments}")
+
+    def translated(self, error: BaseException) -> Refusal:
+        """Hydra's and OmegaConf's errors as one sentence, with the nearest name where a key is unknown."""
+        chain = [error]
+        while chain[-1].__cause__ is not None:
+            chain.append(chain[-1].__cause__)
+        text = "\n".join(str(link) for link in chain)
+        if unknown := UNKNOWN.search(text):
             key, owner = unknown.groups()
             known = {c.__name__: [f.name for f in dataclasses.fields(c)] for c in nested(self.recipe)}
-            return Refusal(
-                f"no setting named {key!r} in {owner}: {nearest(key, known.get(owner, []))}",
-                f"python -m {self.section} --help",
+            return self.refusal(f"no setting named {key!r} in {owner}: {nearest(key, known.get(owner, []))}")
+        if option := re.search(r"Could not find '(\w+)/([^']+)'", text):
+            group, name = option.groups()
+            return self.refusal(
+                f"no {group} named {name!r}: {nearest(name, [p.stem for p in (CONF / group).glob('*.yaml')])}"
             )
-        full_key = re.search(r"full_key: (\S+)", str(error))
-        where = f"{full_key.group(1)}: " if full_key else ""
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return Refusal(f"{where}{lines[0]}", f"python -m {self.section} --help")
+        lines = [line.strip() for line in str(chain[-1]).splitlines() if line.strip()]
+        place = re.search(r"full_key: (\S+)", text)
+        composing = len(lines) > 1 and "raised while composing" in lines[0]
+        return self.refusal((f"{place.group(1)}: " if place else "") + lines[1 if composing else 0])
 
     def help(self) -> str:
         """The text of `--help`: examples, recipes, and every setting with its meaning."""
-        recipes = [f"  {name:<12}{first_comment(path)}" for name, path in sorted(_recipes([]).items())]
-        lines = [
-            self.description,
-            "",
-            "Examples:",
-            *(f"  {e}" for e in self.examples),
-            "",
-            "Recipes:",
-            *recipes,
-            "",
-            "Settings (key=value):",
+        listed = [f"  {name:<16}{first_comment(path)}" for name, path in recipes([]).items()]
+        shared = rows(self.recipe, "", skip=("factory", "trainer"))
+        parts = [
+            [self.description],
+            ["Examples:", *(f"  {example}" for example in self.examples)],
+            ["Recipes:", *listed],
+            ["Settings (key=value):", *shared],
+            [f"Settings of this command ({self.section}.key=value, or key=value):", *rows(self.settings, "")],
+            [
+                "-m runs a sweep: objective=grpo,seq_tis seed=1,2. --config-dir adds a folder of recipes. --debug shows tracebacks."
+            ],
         ]
-        lines += _rows(self.recipe, "", skip=("factory", "trainer"))
-        lines += ["", f"Settings of this command ({self.section}.key=value, or key=value):", *_rows(self.settings, "")]
-        return "\n".join([*lines, "", "-m runs a sweep: objective=grpo,seq_tis seed=1,2. --debug shows tracebacks."])
+        return "\n\n".join("\n".join(part) for part in parts)
 
 
-def _recipes(argv: Sequence[str]) -> dict[str, Path]:
-    folders = [CONF, *(Path(b) for a, b in itertools.pairwise(argv) if a in ("--config-dir", "-cd"))]
-    return {p.stem: p for folder in folders for p in (folder / "recipe").glob("*.yaml")}
+def in_mapping(cls: type, path: Sequence[str]) -> bool:
+    """Whether a key lies inside a mapping whose keys the user names, such as `components.words`: Hydra adds it only if told to.
+
+    >>> in_mapping(Recipe, ["components", "words"]), in_mapping(Recipe, ["sampling", "n"])
+    (True, False)
+    """
+    if len(path) < 2 or path[0] not in (hints := typing.get_type_hints(cls)):
+        return False
+    if typing.get_origin(hints[path[0]]) is dict:
+        return True
+    inner = typed_fields(cls).get(path[0])
+    return inner is not None and in_mapping(inner, path[1:])
 
 
-def first_comment(path: Path) -> str:
-    """What a recipe says of itself: the text behind the command in its first line."""
-    return path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").strip()
+def _flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(flags with their values, overrides): argparse wants the flags before all overrides."""
+    flags, overrides, words = [], [], iter(argv)
+    for word in words:
+        if word in ("-m", "--multirun"):
+            flags.append(word)
+        elif word == "--config-dir":
+            flags += [word, next(words, "")]
+        else:
+            overrides.append(word)
+    return flags, overrides
 
 
-def nested(cls: type) -> Iterator[type]:
-    """A dataclass and every dataclass that its fields name."""
-    yield cls
-    for value in typed_fields(cls).values():
-        yield from nested(value)
+def recipes(flags: Sequence[str]) -> dict[str, Path]:
+    """Recipe name → file, in conf/ and in the folder behind --config-dir."""
+    folders = [CONF, *(Path(flags[i + 1]) for i, flag in enumerate(flags) if flag == "--config-dir")]
+    return {path.stem: path for folder in folders for path in sorted((folder / "recipe").glob("*.yaml"))}
 
 
-def typed_fields(cls: type) -> dict[str, type]:
-    """Field name → dataclass, for the fields that hold one."""
-    import typing
+@contextlib.contextmanager
+def thawed(cls: type) -> Iterator[type]:
+    """The recipe's dataclasses as ones that Hydra may override; their instances stay frozen.
 
-    found = {}
-    for name, hint in typing.get_type_hints(cls).items():
-        for option in (hint, *typing.get_args(hint)):
-            if dataclasses.is_dataclass(option) and isinstance(option, type):
-                found[name] = option
-    return found
-
-
-def thawed(cls: type) -> Any:
-    """A structured node of a frozen dataclass that Hydra may still override."""
-    from omegaconf import DictConfig, OmegaConf
-
-    def thaw(node: Any) -> None:
-        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-            OmegaConf.set_readonly(node, None)
-            for key in node:
-                thaw(node._get_node(key))
-
-    node = OmegaConf.structured(cls)
-    thaw(node)
-    return node
-
-
-def field_docs(cls: type) -> dict[str, str]:
-    """The line under each field of a dataclass, base classes included."""
-    docs: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if not dataclasses.is_dataclass(base):
-            continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
-        for statement, follower in itertools.pairwise(body):
-            if (
-                isinstance(statement, ast.AnnAssign)
-                and isinstance(follower, ast.Expr)
-                and isinstance(follower.value, ast.Constant)
-            ):
-                docs[statement.target.id] = str(follower.value.value)  # type: ignore[union-attr]
-    return docs
-
-
-def _rows(cls: type, prefix: str, skip: Sequence[str] = ()) -> list[str]:
-    docs, inner, rows = field_docs(cls), typed_fields(cls), []
-    for f in dataclasses.fields(cls):
-        if f.name in skip:
-            continue
-        rows.append(f"  {prefix + f.name:<28} {docs.get(f.name, '')}{_default(f)}")
-        if f.name in inner:
-            rows += _rows(inner[f.name], f"{prefix}{f.name}.")
-    return rows
-
-
-def _default(f: dataclasses.Field[Any]) -> str:
-    if f.default in (dataclasses.MISSING, None, "???"):
-        return ""
-    return f" [{str(f.default).lower() if isinstance(f.default, bool) else f.default}]"
+    OmegaConf makes read-only whatever it builds from a frozen dataclass, also nodes that a merge builds later (an optional
+    model, an entry of a mapping), so the mark that it reads is taken off while a recipe is composed."""
+    marks = [c.__dataclass_params__ for c in nested(cls)]  # type: ignore[attr-defined]
+    for mark in marks:
+        mark.frozen = False
+    try:
+        yield cls
+    finally:
+        for mark in marks:
+            mark.frozen = True

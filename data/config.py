@@ -72,6 +72,20 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class AnswerSampling:
+    """How the teacher answers."""
+
+    n: int = 1
+    """Answers a prompt."""
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    """Nucleus mass."""
+    max_tokens: int = 256
+    """Longest answer, in the teacher's tokens."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole experiment. `factory` and `trainer` are the two commands' own sections."""
 
@@ -95,6 +109,8 @@ class Recipe:
     """Where prompts come from."""
     sampling: Sampling = field(default_factory=Sampling)
     """How the pool is drawn."""
+    answers: AnswerSampling = field(default_factory=AnswerSampling)
+    """How the teacher answers."""
     components: dict[str, Any] = field(default_factory=dict)
     """Reward components: column name → {use: component, …its settings}."""
     reward: str | None = None

@@ -65,7 +65,7 @@ def identity(model: ModelSettings, runs: str | Path) -> dict[str, Any]:
     """The row of `models` for these weights; `model_id` hashes what changes log-probabilities, and nothing else."""
     folder = model_folder(model, runs)
     values: dict[str, Any] = {
-        "weights": weights_fingerprint(folder, model.gguf_file) if model.initial == "pretrained" else "random",
+        "weights": weights_fingerprint(folder, model.gguf_file) if model.initial == "pretrained" else _random(folder),
         "tokenizer": tokenizer_fingerprint(folder, model.gguf_file),
         "chat_template": digest(chat_template(model, folder)),
         "dtype": model.dtype,
@@ -82,6 +82,11 @@ def identity(model: ModelSettings, runs: str | Path) -> dict[str, Any]:
         "parent_run": run,
         **values,
     }
+
+
+def _random(folder: Path) -> str:
+    """Weights that are drawn, not read: named by the architecture they are drawn for."""
+    return digest(["random", json.loads((folder / "config.json").read_text(encoding="utf-8"))])
 
 
 def chat_template(model: ModelSettings, folder: Path) -> str | None:

@@ -57,14 +57,17 @@ def samples_key(recipe: Recipe, groups: Slice) -> Key:
     return Key(samples_settings(recipe), (groups,), {"policy": groups.models["policy"]})
 
 
-def scores_key(pool: Pool, scorer: str, temperature: float = 1.0) -> Key:
-    """Key of `scores`: these samples under that scorer. Teachers score at temperature 1, the policy at the pool's."""
-    return Key({"temperature": temperature}, (pool.samples, pool.groups, pool.prompts), {"scorer": scorer})
+def scores_key(pool: Pool, scorer: str, temperature: float = 1.0, shown: str = "messages") -> Key:
+    """Key of `scores`: these samples under that scorer. Teachers score at temperature 1, the policy at the pool's.
+
+    `shown` is teacher_messages where the scorer saw those: one model may be the policy and, shown something else, the teacher."""
+    settings = {"temperature": temperature} | ({} if shown == "messages" else {"shown": shown})
+    return Key(settings, (pool.samples, pool.groups, pool.prompts), {"scorer": scorer})
 
 
-def answers_key(recipe: Recipe, prompts: Slice, teacher: str, settings: Mapping[str, Any]) -> Key:
+def answers_key(recipe: Recipe, prompts: Slice, teacher: str) -> Key:
     """Key of `answers`: prompts under a teacher, the teacher's alone, so that another student orphans nothing."""
-    return Key({**settings, "seed": recipe.seed}, (prompts,), {"teacher": teacher})
+    return Key({"sampling": asdict(recipe.answers), "seed": recipe.seed}, (prompts,), {"teacher": teacher})
 
 
 def answer_tokens_key(answers: Slice, prompts: Slice, student: Mapping[str, Any]) -> Key:
@@ -111,12 +114,20 @@ def find_pool(lake: Lake, recipe: Recipe, policy: str) -> Pool:
     )
 
 
-def find_scores(lake: Lake, recipe: Recipe, pool: Pool, scorer: str, temperature: float = 1.0) -> Slice:
+def find_scores(
+    lake: Lake, recipe: Recipe, pool: Pool, scorer: str, temperature: float = 1.0, shown: str = "messages"
+) -> Slice:
     """Scores of exactly these samples by one scorer."""
-    found = lake.find("scores", scores_key(pool, scorer, temperature))
+    found = lake.find("scores", scores_key(pool, scorer, temperature, shown))
     if found is None:
         raise Refusal(f"{pool.samples.path} has no scores by {scorer}", command(recipe, "scores"))
     return found
+
+
+def shown_to_teacher(lake: Lake, prompts: Slice) -> str:
+    """teacher_messages where any prompt has them, else messages."""
+    has = lake.read(prompts, ["teacher_messages"]).column(0)
+    return "teacher_messages" if has.null_count < len(has) else "messages"
 
 
 def find_rewards(lake: Lake, recipe: Recipe, name: str, base: Slice) -> Slice:

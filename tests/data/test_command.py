@@ -1,0 +1,167 @@
+"""The edge of a command: what a user types, and what is answered when it is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.command import CONF, Command, in_mapping
+from data.config import Recipe
+from data.refusal import Refusal
+from data.settings import field_docs, nested
+from factory.config import FactoryRecipe
+from trainer.config import TrainerRecipe
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))
+
+
+@pytest.fixture
+def composed():
+    """A command that only keeps the recipes it was given."""
+    kept: list[Any] = []
+    return Command("factory", FactoryRecipe, kept.append, "Makes tables.", ["python -m factory recipe=demo"]), kept
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("kind", [FactoryRecipe, TrainerRecipe])
+def test_every_recipe_composes_for_both_commands(recipe, kind):
+    kept: list[Any] = []
+    section = "factory" if kind is FactoryRecipe else "trainer"
+    assert Command(section, kind, kept.append, "", []).main([f"recipe={recipe}"]) == 0
+    assert kept[0].name == recipe and isinstance(kept[0], kind)
+
+
+def test_the_recipe_that_reaches_the_body_is_frozen(composed):
+    command, kept = composed
+    command.main(["recipe=demo"])
+    with pytest.raises(AttributeError):
+        kept[0].seed = 3
+    with pytest.raises(AttributeError):
+        kept[0].teacher.path = "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("key", "expression"),
+    [
+        ("reward", "-1*(agreement)"),
+        ("reward", "zscore_group(teacher_loglik) + 0.5*clip(language, 0, 1)"),
+        ("where", "agreement = 1 and source = 'sample'"),
+        ("where", "n_tokens between 1 and 9"),
+        ("reward", "CASE WHEN language > 0.5 THEN 1 ELSE -1 END"),
+    ],
+)
+def test_expressions_are_used_as_they_are_typed(composed, key, expression):
+    command, kept = composed
+    assert command.main(["recipe=demo", f"{key}={expression}"]) == 0
+    assert getattr(kept[0], key) == expression
+
+
+def test_keys_of_the_commands_own_section_stand_at_its_root(composed):
+    command, kept = composed
+    assert command.main(["recipe=demo", "stages=[rewards]", "engine.batch_tokens=77", "sampling.n=4"]) == 0
+    assert (kept[0].factory.stages, kept[0].factory.engine.batch_tokens, kept[0].sampling.n) == (["rewards"], 77, 4)
+
+
+def test_a_component_is_added_from_the_command_line(composed):
+    command, kept = composed
+    assert command.main(["recipe=demo", "components.words={use: length, unit: words}"]) == 0
+    assert kept[0].components["words"] == {"use": "length", "unit": "words"}
+    assert "agreement" in kept[0].components
+
+
+def test_a_sweep_runs_every_combination(composed):
+    command, kept = composed
+    assert command.main(["-m", "recipe=demo", "seed=1,2", "sampling.n=2,4"]) == 0
+    assert [(r.seed, r.sampling.n) for r in kept] == [(1, 2), (1, 4), (2, 2), (2, 4)]
+
+
+WRONG = [
+    (["recipe=demmo"], "did you mean 'demo'?"),
+    ([], "no recipe given"),
+    (["recipe=demo", "shard_group=3"], "did you mean 'shard_groups'?"),
+    (["recipe=demo", "factory.shard_group=3"], "did you mean 'shard_groups'?"),
+    (["recipe=demo", "student.pth=x"], "did you mean 'path'?"),
+    (["recipe=demo", "engine=hff"], "did you mean 'hf'?"),
+    (["recipe=demo", "sampling.n=many"], "sampling.n: Value 'many'"),
+    (["recipe=demo", "+note=x"], "no override of the form key=value"),
+    (["recipe=demo", "~reward"], "no override of the form key=value"),
+    (["recipe=demo", "seed=[1"], "no viable alternative"),
+    (["-m", "recipe=demo,demmo"], "did you mean 'demo'?"),
+]
+
+
+@pytest.mark.parametrize(("argv", "says"), WRONG)
+def test_a_mistake_is_answered_by_two_lines_and_code_2(composed, capsys, argv, says):
+    command, kept = composed
+    assert command.main(argv) == 2
+    error = capsys.readouterr().err.strip()
+    assert says in error and error.count("\n") == 1 and "next: python -m factory" in error
+    assert not kept
+
+
+def test_a_refusal_of_the_body_ends_a_sweep_with_code_2(capsys):
+    def refuse(recipe: Any) -> None:
+        raise Refusal("the pool is empty", "python -m factory recipe=demo")
+
+    assert Command("factory", FactoryRecipe, refuse, "", []).main(["-m", "recipe=demo", "seed=1,2"]) == 2
+    assert capsys.readouterr().err == "error: the pool is empty\n       next: python -m factory recipe=demo\n"
+
+
+def test_debug_shows_the_traceback():
+    def refuse(recipe: Any) -> None:
+        raise Refusal("the pool is empty", "python -m factory recipe=demo")
+
+    with pytest.raises(Refusal, match="empty"):
+        Command("factory", FactoryRecipe, refuse, "", []).main(["--debug", "recipe=demo"])
+
+
+def test_a_recipe_in_a_folder_of_ones_own_is_found(composed, tmp_path):
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\ndefaults: [demo, _self_]\nname: mine\n")
+    command, kept = composed
+    assert command.main(["--config-dir", str(tmp_path), "recipe=mine"]) == 0
+    assert kept[0].name == "mine" and kept[0].components
+
+
+def test_an_unknown_key_in_a_recipe_names_the_nearest(composed, tmp_path, capsys):
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\nname: mine\nsampling: {temprature: 1}\n")
+    command, _ = composed
+    assert command.main(["--config-dir", str(tmp_path), "recipe=mine"]) == 2
+    assert "did you mean 'temperature'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [FactoryRecipe, TrainerRecipe])
+def test_every_setting_has_a_line_that_says_what_it_is(kind):
+    for cls in nested(kind):
+        assert set(field_docs(cls)) >= set(cls.__dataclass_fields__), cls
+
+
+@pytest.mark.parametrize("kind", [FactoryRecipe, TrainerRecipe])
+def test_no_dataclass_of_settings_has_more_than_twelve_fields_of_its_own(kind):
+    shared = set(Recipe.__dataclass_fields__)
+    for cls in set(nested(kind)) - {kind}:
+        assert len(set(cls.__dataclass_fields__) - shared) <= 12, cls
+
+
+@pytest.mark.parametrize("section", ["factory", "trainer"])
+def test_help_loads_nothing_heavy(section):
+    code = (
+        f"import sys, {section}.__main__ as m; assert m.COMMAND.main(['--help']) == 0;"
+        "print({'torch', 'transformers', 'datasets', 'duckdb', 'polars', 'hydra'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip().endswith("set()")
+    assert "agreement" in done.stdout and "sampling.temperature" in done.stdout
+
+
+def test_mappings_are_found_at_every_depth():
+    assert in_mapping(Recipe, ["prompts", "columns", "messages"])
+    assert in_mapping(FactoryRecipe, ["factory", "corpus", "plain", "path"])
+    assert not in_mapping(Recipe, ["prompts", "path"])
+    assert not in_mapping(Recipe, ["components"])
