@@ -72,8 +72,16 @@ class Command:
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
 
+        refusals: list[Refusal] = []
+
         def job(config: Any) -> None:
-            self.body(OmegaConf.to_object(config))
+            """One job of a sweep; after a refusal the rest is left. Hydra would print its own line if it saw the exception."""
+            if refusals:
+                return
+            try:
+                self.body(OmegaConf.to_object(config))
+            except Refusal as refusal:
+                refusals.append(refusal)
 
         os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us, not Hydra's own printer
         with tempfile.TemporaryDirectory() as sweep, thawed(self.recipe):
@@ -83,6 +91,8 @@ class Command:
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.section)(job)()
             except (HydraException, OmegaConfBaseException) as error:
                 raise self.translated(error) from error
+        if refusals:
+            raise refusals[0]
 
     def prepared(self, argv: Sequence[str]) -> list[str]:
         """Words as Hydra wants them: flags first, expressions quoted, the section's keys prefixed, unknown names refused."""
@@ -104,19 +114,16 @@ class Command:
     def _override(self, word: str) -> str:
         key, equals, value = word.partition("=")
         first = re.split(r"[.@]", key)[0]
-        roots = (
-            {f.name for f in dataclasses.fields(Recipe)}
-            | {path.name for path in CONF.iterdir() if path.is_dir()}
-            | {"hydra"}
-        )
+        groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+        roots = {f.name for f in dataclasses.fields(Recipe)} | {"hydra"}
         own = {f.name for f in dataclasses.fields(self.settings)}
         if word.startswith(("+", "~")) or not equals:
             raise self.refusal(f"{word!r} is no override of the form key=value")
-        if first not in roots | own:
-            raise self.refusal(f"no setting named {first!r}: {nearest(first, roots | own)}")
+        if first not in roots | own | groups:
+            raise self.refusal(f"no setting named {first!r}: {nearest(first, roots | own | groups)}")
         if key in EXPRESSIONS and value not in ("null", "") and value[0] not in "\"'":
             word = key + "='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-        word = word if first in roots else f"{self.section}.{word}"
+        word = word if first in roots or key.partition("@")[0] in groups else f"{self.section}.{word}"
         return f"++{word}" if in_mapping(self.recipe, word.partition("=")[0].split(".")) else word
 
     def refusal(self, what: str, arguments: str = "--help") -> Refusal:

@@ -51,7 +51,7 @@ def field_docs(cls: type) -> dict[str, str]:
                 and isinstance(follower, ast.Expr)
                 and isinstance(follower.value, ast.Constant)
             ):
-                docs[statement.target.id] = str(follower.value.value)  # type: ignore[union-attr]
+                docs[statement.target.id] = " ".join(str(follower.value.value).split())  # type: ignore[union-attr]
     return docs
 
 
