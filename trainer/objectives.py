@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from data.refusal import Refusal, nearest
+from trainer.config import ObjectiveSettings
 from trainer.view import StepView, first_of_group, group_extreme, group_sum, masked, mean_metric, sample_sum
 
 # exp(20) is finite in float32 with room for a product; a larger ratio means a broken record (see drift.py)
@@ -29,40 +30,6 @@ Scope = Literal["token", "sample", "group", "step"]
 Aggregation = Literal["token", "sample", "sequence", "constant", "prompt"]
 Metrics = dict[str, tuple[Tensor, Tensor]]  # (sum, count); a division happens once, over the step
 _NEXT = "python -m trainer recipe=demo"
-
-
-@dataclass(frozen=True)
-class ObjectiveSettings:
-    """Numbers of the methods. Raises Refusal for a value outside its range."""
-
-    clip_low: float | None = 0.2
-    """ε_l: where A < 0, ρ below 1 − ε_l stops the gradient; None never stops it (arXiv 1707.06347, eq. 7)."""
-    clip_high: float | None = 0.2
-    """ε_h: where A > 0, ρ above 1 + ε_h stops the gradient; None never stops it (apart from ε_l: arXiv 2503.14476,
-    §3.1)."""
-    dual_clip: float | None = None
-    """c > 1: where A < 0, ρ above c stops the gradient too; None is off (arXiv 1912.09729, dual-clip PPO)."""
-    cap: float | None = 2.0
-    """C: the largest weight of `tis` (a token's) and `seq_tis` (a sample's); None is infinity (Ionides 2008,
-    truncated importance sampling)."""
-    mismatch_cap: float | None = 2.0
-    """C_m: the largest π_old/μ that corrects engine against trainer; None is infinity (Yao et al. 2025, TIS between
-    engines)."""
-    softmax_score: str = "mean"
-    """z of `seed_softmax`: "mean" of log π over a sample's tokens, or their "sum" (the source's step 7 as written)."""
-
-    def __post_init__(self) -> None:
-        lowest = {"clip_low": 0.0, "clip_high": 0.0, "dual_clip": 1.0, "cap": 0.0, "mismatch_cap": 0.0}
-        for name, bound in lowest.items():
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > bound):
-                raise Refusal(
-                    f"{name}={value} must be a number above {bound:g}, or null for off", f"{_NEXT} {name}=null"
-                )
-        if self.softmax_score not in ("mean", "sum"):
-            raise Refusal(
-                f"softmax_score={self.softmax_score!r} is neither mean nor sum", f"{_NEXT} softmax_score=mean"
-            )
 
 
 @dataclass(frozen=True, eq=False)

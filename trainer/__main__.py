@@ -1,0 +1,34 @@
+"""`python -m trainer recipe=R`: trains a student from the lake's tables. No teacher is loaded."""
+
+from __future__ import annotations
+
+import sys
+
+from data.command import Command
+from trainer.config import TrainerRecipe
+
+
+def body(recipe: TrainerRecipe) -> None:
+    """Train one run; torch is imported here, so that --help answers at once."""
+    from trainer.loop import train
+
+    train(recipe)
+
+
+COMMAND = Command(
+    "trainer",
+    TrainerRecipe,
+    body,
+    "Train a student from cached groups, answers and documents. The teacher is never loaded.",
+    (
+        "python -m trainer recipe=demo",
+        "python -m trainer recipe=demo 'reward=agreement - 0.1*length' run=short",
+        "python -m trainer recipe=demo objective=grpo losses.bc=0 losses.pt=0 losses.kl=0 clip.clip_low=null clip.clip_high=null",
+        "python -m trainer -m recipe=demo objective=grpo,seq_tis seed=1,2",
+        "python -m trainer recipe=demo resume=NAME",
+        "torchrun --nproc-per-node 2 -m trainer recipe=demo",
+    ),
+)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.main(sys.argv[1:]))

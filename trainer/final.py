@@ -1,0 +1,126 @@
+"""The end of a run: final weights as a folder that transformers loads, its card, and the rows of the journal.
+
+Writes runs/NAME/final, `runs`, `metrics`, `costs`, and last run.json's status. The tokenizer's files are the start's own, byte by
+byte, so that pools and answers of the start's tokens fit the trained model too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data.fingerprint import TOKENIZER_FILES, chat_template, identity
+from data.lake import Lake
+from trainer import checkpoint
+from trainer.ema import replaced
+from trainer.forward import save
+from trainer.journal import publish, publish_cost
+from trainer.sources import Start
+from trainer.state import Training
+from trainer.stop import Rule
+
+BESIDE = ("tokenizer_config.json", "added_tokens.json", "chat_template.jinja")
+
+
+def finish(training: Training, record: Mapping[str, Any], ended: Rule | None) -> None:
+    """Save the weights (the average, where one is kept), publish the rows, say it in one line."""
+    recipe, run = training.recipe, training.run
+    done = {
+        **record,
+        "status": ended.status if ended else "finished",
+        "reason": ended.text() if ended else None,
+        "steps": training.step,
+        "seconds": training.seconds,
+    }
+    with checkpoint.appearing(run.folder / "final") as temporary:
+        with replaced(training.policy.model, training.average.weights if training.average else None):
+            save(training.policy, str(temporary))
+        keep_tokenizer(training.reading.start, temporary)
+        (temporary / "README.md").write_text(card(training, done), encoding="utf-8")
+    model = replace(recipe.student, path=f"run:{run.name}", revision=None, gguf_file=None, initial="pretrained")
+    done["model_id"] = identity(model, recipe.runs)["model_id"]
+    lake = Lake.open(recipe.lake)
+    publish(lake, run, row_of(training, done))
+    if training.step:
+        device = training.policy.device.type
+        name = training.reading.start.settings.path
+        publish_cost(lake, run, recipe.name, name, training.tokens, training.seconds, training.step, device)
+    run.write_record(done)
+    print(summary(training, done), flush=True)
+
+
+def keep_tokenizer(start: Start, folder: Path) -> None:
+    """Put the start's tokenizer files in place of re-written ones: another spelling of the same JSON is another fingerprint."""
+    if start.settings.gguf_file is None:
+        for name in (*TOKENIZER_FILES, *BESIDE):
+            (folder / name).unlink(missing_ok=True)
+            if (start.folder / name).is_file():
+                shutil.copyfile(start.folder / name, folder / name)
+    template = chat_template(start.settings, start.folder)
+    if start.settings.chat_template and template:
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def row_of(training: Training, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's row of `runs`."""
+    return {
+        "recipe": record["recipe"],
+        "status": record["status"],
+        "reason": record.get("reason"),
+        "configuration": json.dumps(record["configuration"], ensure_ascii=False, sort_keys=True),
+        "configuration_hash": record["configuration_hash"],
+        "slices": json.dumps(record["slices"]),
+        "reward_sql": record["reward_sql"],
+        "policy": record["policy"],
+        "model_id": record.get("model_id"),
+        "folder": str(training.run.folder),
+        "steps": training.step,
+        "seconds": training.seconds,
+    }
+
+
+def summary(training: Training, record: Mapping[str, Any]) -> str:
+    """What the run came to, in one line."""
+    figures = [f"{name} {value:.4g}" for name, value in training.latest.items() if name.startswith("probe/")]
+    reason = f" ({record['reason']})" if record["reason"] else ""
+    parts = [
+        f"run {training.run.name}: {record['status']}{reason} after {training.step} steps",
+        f"{training.tokens:,} tokens in {training.seconds:.1f} s",
+        *figures,
+        f"weights in {training.run.folder / 'final'}",
+    ]
+    return ", ".join(parts)
+
+
+def card(training: Training, record: Mapping[str, Any]) -> str:
+    """The model card: where the weights come from, so that anyone can ask the lake."""
+    slices = "\n".join(f"- `{path}`" for path in record["slices"]) or "- none"
+    figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(training.latest.items()))
+    sql = f"\n## Reward, as SQL\n\n```sql\n{record['reward_sql']}\n```\n" if record["reward_sql"] else ""
+    settings = json.dumps(record["configuration"], indent=1, ensure_ascii=False, sort_keys=True)
+    reason = f", {record['reason']}" if record["reason"] else ""
+    cost = f"{training.tokens:,} tokens, {training.seconds:.1f} seconds on {training.policy.device.type}"
+    return f"""# {training.run.name}
+
+Trained by `python -m trainer recipe={record["recipe"]}` from `{training.reading.start.settings.path}`
+(model id `{record["policy"]}`): {record["status"]}{reason}. {training.step} steps, {cost}. No teacher was loaded.
+
+## Slices of the lake that it was trained from
+
+{slices}
+{sql}
+## Last step
+
+| metric | value |
+|---|---|
+{figures}
+
+## Configuration
+
+```json
+{settings}
+```
+"""

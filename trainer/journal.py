@@ -1,0 +1,181 @@
+"""A run's folder and its rows in the lake: run.json, metrics.jsonl, and the journal tables `metrics`, `runs`, `costs`.
+
+Writes runs/NAME/. A run is finished when run.json says so, which is written last. Refuses a name that exists, names that are no
+file names, and a resume under another configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from data.config import Recipe
+from data.lake import Lake
+from data.refusal import Refusal, nearest
+from data.storage import disk_refusal, replace_durably
+
+RECORD, METRICS = "run.json", "metrics.jsonl"
+NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run by its folder."""
+
+    name: str
+    folder: Path
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """run.json, or None where the run does not exist."""
+        path = self.folder / RECORD
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    @property
+    def metrics_path(self) -> Path:
+        """metrics.jsonl."""
+        return self.folder / METRICS
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Replace run.json atomically."""
+        with disk(self.folder):
+            temporary = self.folder / f".{RECORD}.tmp"
+            temporary.write_text(
+                json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
+            )
+            replace_durably(temporary, self.folder / RECORD)
+
+
+@contextmanager
+def disk(folder: Path) -> Iterator[None]:
+    """A full or closed disk as a refusal."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_refusal(error, str(folder)) from error
+
+
+def claim(recipe: Recipe, hash_: str) -> tuple[Run, str]:
+    """The run's name and whether it is new, found or resumed. Writes nothing.
+
+    found: finished under the same configuration, and the recipe says reuse. resumed: asked for by name, or unfinished and reuse."""
+    settings, runs = recipe.trainer, Path(recipe.runs)
+    name = settings.resume or settings.run or f"{recipe.name}-{hash_[:8]}"
+    if not NAME.fullmatch(name):
+        raise Refusal(
+            f"run={name}: letters, digits, dot, dash and underscore only", f"run={re.sub(r'[^A-Za-z0-9]', '-', name)}"
+        )
+    run = Run(name, runs / name)
+    record, again = run.record, f"python -m trainer recipe={recipe.name} resume={name}"
+    if record is None:
+        if settings.resume:
+            known = [path.parent.name for path in runs.glob(f"*/{RECORD}")]
+            raise Refusal(
+                f"no run named {name} in {runs}: {nearest(name, known)}", "python -m trainer recipe=… run=NAME"
+            )
+        if run.folder.exists() and any(run.folder.iterdir()):
+            raise Refusal(f"{run.folder} exists and is no run", "run=ANOTHER_NAME")
+        return run, "new"
+    same, finished = record["configuration_hash"] == hash_, record["status"] != "running"
+    if settings.resume and not same:
+        raise Refusal(
+            f"run {name} was started under another configuration or from other slices",
+            "give the same settings again, or run=ANOTHER_NAME",
+        )
+    if settings.resume and finished:
+        raise Refusal(f"run {name} is {record['status']}: nothing is left to train", "run=ANOTHER_NAME")
+    if settings.resume:
+        return run, "resumed"
+    if settings.reuse and same:
+        return run, "found" if finished else "resumed"
+    if settings.reuse:
+        raise Refusal(f"run {name} exists under another configuration", f"run=ANOTHER_NAME, or rm -r {run.folder}")
+    raise Refusal(
+        f"run {name} exists" + ("" if finished else " and is not finished"), "run=ANOTHER_NAME" if finished else again
+    )
+
+
+class Metrics:
+    """metrics.jsonl, one line a step: appended to while training, cut after a step on resume."""
+
+    def __init__(self, run: Run, after: int):
+        self.run = run
+        with disk(run.folder):
+            kept = [line for line in read_metrics(run) if line["step"] <= after]
+            temporary = run.folder / f".{METRICS}.tmp"
+            temporary.write_text("".join(_line(values) for values in kept), encoding="utf-8")
+            replace_durably(temporary, run.metrics_path)
+            self.file: IO[str] = run.metrics_path.open("a", encoding="utf-8")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One step's figures."""
+        with disk(self.run.folder):
+            self.file.write(_line({"step": step, **values}))
+            self.file.flush()
+
+    def sync(self) -> None:
+        """Bring all lines to the disk, before the checkpoint that counts on them."""
+        with disk(self.run.folder):
+            os.fsync(self.file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def _line(values: Mapping[str, Any]) -> str:
+    return json.dumps(dict(values), sort_keys=True, allow_nan=False) + "\n"
+
+
+def read_metrics(run: Run) -> list[dict[str, Any]]:
+    """All whole lines of metrics.jsonl; a line that a kill cut short is none."""
+    if not run.metrics_path.is_file():
+        return []
+    text = run.metrics_path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def publish(lake: Lake, run: Run, row: Mapping[str, Any]) -> None:
+    """The run's rows of `metrics` and `runs`, in place of older ones."""
+    import pyarrow as pa
+
+    from data.contract import METRICS as METRICS_TABLE
+    from data.contract import RUNS
+
+    values = [
+        {"run": run.name, "step": line["step"], "name": name, "value": value}
+        for line in read_metrics(run)
+        for name, value in line.items()
+        if name != "step"
+    ]
+    lake.append("metrics", pa.Table.from_pylist(values, schema=METRICS_TABLE.schema), run.name)
+    stamped = {**row, "run": run.name, "created_at": datetime.now(UTC)}
+    lake.append("runs", pa.Table.from_pylist([stamped], schema=RUNS.schema), run.name)
+
+
+def publish_cost(
+    lake: Lake, run: Run, recipe: str, model: str, tokens: int, seconds: float, steps: int, device: str
+) -> None:
+    """What the training cost, as one row of `costs`."""
+    import pyarrow as pa
+
+    from data.contract import COSTS
+
+    row = {
+        "stage": "training",
+        "recipe": recipe,
+        "produced": run.name,
+        "model": model,
+        "items": steps,
+        "tokens_in": tokens,
+        "seconds": seconds,
+        "device": device,
+        "created_at": datetime.now(UTC),
+    }
+    lake.append("costs", pa.Table.from_pylist([row], schema=COSTS.schema), f"training-{run.name}")

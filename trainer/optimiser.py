@@ -1,0 +1,71 @@
+"""The optimiser by name, its gradient norm, and its state as plain tensors by parameter name.
+
+Reads and writes no file (checkpoint.py does). Refuses a gradient that is not finite before it reaches a weight."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from data.refusal import Refusal
+from trainer.config import Optimiser
+
+
+def trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters that move, by name, tied ones once, in the model's order."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def build(settings: Optimiser, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """AdamW (arXiv 1711.05101) or plain SGD. Decay is on matrices only: vectors are norms' gains and biases."""
+    parameters = list(trained(model).values())
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.betas[0], settings.betas[1]))
+
+
+def move(optimiser: torch.optim.Optimizer, model: torch.nn.Module, rate: float, clip: float | None, step: int) -> float:
+    """One step at this learning rate; returns the gradient's norm before clipping and clears the gradients."""
+    gradients = [p.grad for p in trained(model).values() if p.grad is not None]
+    norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+    if not math.isfinite(norm):
+        raise Refusal(
+            f"step {step}: the gradient's norm is {norm}; the weights were not changed",
+            f"lower the learning rate, e.g. optimiser.lr={rate / 10:g}, or inspect the rewards",
+        )
+    if clip is not None and norm > clip:
+        for gradient in gradients:
+            gradient.mul_(clip / norm)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return norm
+
+
+def state_tensors(optimiser: torch.optim.Optimizer, model: torch.nn.Module) -> dict[str, Tensor]:
+    """The optimiser's state as `parameter|entry` → tensor; empty before the first step."""
+    return {
+        f"{name}|{entry}": torch.as_tensor(value).detach().clone()
+        for name, parameter in trained(model).items()
+        for entry, value in optimiser.state.get(parameter, {}).items()
+        if value is not None
+    }
+
+
+def load_state(optimiser: torch.optim.Optimizer, model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put back what `state_tensors` gave, bit by bit."""
+    parameters = trained(model)
+    for key, value in tensors.items():
+        name, entry = key.rsplit("|", 1)
+        parameter = parameters[name]
+        # AdamW keeps its step count on the CPU
+        place = value if entry == "step" else value.to(parameter.device)
+        optimiser.state[parameter][entry] = place

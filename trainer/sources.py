@@ -1,0 +1,253 @@
+"""What a run reads, resolved by exact settings before anything is written: pool, rewards, scores, answers, corpus.
+
+Reads manifests, scalars and small tables. Opens no teacher, and needs no teacher's folder. Refuses a pool of another policy,
+tokenizer or chat template, scores of other samples, a missing or all-zero μ, each with the command that repairs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data import pool as pools
+from data.config import ModelSettings
+from data.fingerprint import identity, model_folder, policy_model
+from data.keys import digest
+from data.lake import Lake
+from data.manifest import Slice
+from data.refusal import Refusal
+from trainer.config import TrainerRecipe
+from trainer.objectives import parse_objective
+from trainer.schedule import ever
+
+if TYPE_CHECKING:
+    from data.advantages import PoolAdvantages
+    from trainer.replay import Group, Text
+    from trainer.stream import Source
+
+TABLE_ORDER = ("prompts", "groups", "samples", "rewards", "scores", "answers", "answer_tokens", "corpus")
+
+
+@dataclass(frozen=True)
+class Start:
+    """The model that training starts at."""
+
+    settings: ModelSettings
+    folder: Path
+    identity: dict[str, Any]
+
+    @property
+    def model_id(self) -> str:
+        """models.model_id of the starting weights."""
+        return str(self.identity["model_id"])
+
+
+@dataclass(frozen=True)
+class PoolReading:
+    """The pool with everything that training reads beside it."""
+
+    pool: pools.Pool
+    advantages: PoolAdvantages
+    in_loss: np.ndarray
+    """Bool by ordinal: samples that count, of groups that are kept."""
+    chosen: np.ndarray | None
+    """Bool by ordinal: samples that pass `where`, for raft; None: the best of each group."""
+    rescored: Slice | None
+    temperature: float
+    max_tokens: int
+    rescored_behaviour: bool
+
+
+@dataclass
+class Reading:
+    """All that a run reads. None where a term has no weight in any step."""
+
+    start: Start
+    objective: dict[str, float]
+    pool: PoolReading | None = None
+    answers: Source[Text] | None = None
+    corpus: Source[np.ndarray] | None = None
+    prompts: Slice | None = None
+    """What the probe asks."""
+    slices: dict[str, Slice] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def use(self, slice_: Slice) -> Slice:
+        """Remember that a slice is read."""
+        self.slices[slice_.path] = slice_
+        return slice_
+
+    @property
+    def paths(self) -> list[str]:
+        """table/slice names, in the tables' order."""
+        return sorted(self.slices, key=lambda path: (TABLE_ORDER.index(path.split("/")[0]), path))
+
+    @property
+    def reward_sql(self) -> str | None:
+        """The SQL that the reward expression became."""
+        return self.pool.advantages.sql if self.pool else None
+
+
+def resolve(recipe: TrainerRecipe) -> Reading:
+    """Find everything the run needs in the lake; refuse what is not there, naming the command that makes it."""
+    settings, lake = recipe.trainer, Lake.open(recipe.lake)
+    model = policy_model(recipe)
+    start = Start(model, model_folder(model, recipe.runs), identity(model, recipe.runs))
+    reading = Reading(start, parse_objective(settings.objective))
+    needed = ever(settings.losses, settings.steps)
+    if settings.steps and not any(needed.values()):
+        raise Refusal(
+            "every weight in losses is 0: there is nothing to train", "losses.rl=1, losses.bc=1 or losses.pt=1"
+        )
+    if needed["rl"]:
+        reading.pool = _pool(lake, recipe, reading, needed["kl"])
+    if needed["bc"]:
+        from trainer.imitation import answers
+
+        reading.answers = answers(lake, recipe, reading)
+    if needed["pt"]:
+        reading.corpus = _corpus(lake, recipe, reading)
+    if settings.probe.every is not None:
+        reading.prompts = reading.use(reading.pool.pool.prompts if reading.pool else pools.find_prompts(lake, recipe))
+    return reading
+
+
+def _pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) -> PoolReading:
+    from data.advantages import pool_advantages
+    from trainer.replay import refuse_behaviour
+
+    if not recipe.reward:
+        raise Refusal("the recipe has no reward: losses.rl is above 0", "'reward=NAME_OF_A_COMPONENT', or losses.rl=0")
+    pool = pools.find_pool(lake, recipe, reading.start.model_id)
+    for slice_ in (pool.prompts, pool.groups, pool.samples):
+        reading.use(slice_)
+    refuse_behaviour(pool.samples)
+    replay = recipe.trainer.replay
+    where = recipe.where if "raft" in reading.objective else None
+    found = pool_advantages(
+        pool.samples,
+        find_components(lake, recipe, pool.samples, [recipe.reward, where]),
+        recipe.reward,
+        where=where,
+        method=replay.advantage,
+        min_spread=replay.min_spread,
+        zero_variance=replay.zero_variance,
+        on_truncated=replay.truncated,
+        penalty=replay.penalty,
+    )
+    for path in found.slices:
+        reading.use(lake.slice(path))
+    in_loss = _in_loss(found, pool, recipe)
+    temperature, max_tokens, rescored_behaviour = _sampling(lake, pool, reading)
+    imported = pool.samples.settings.get("import")
+    drawn_at = float(imported["temperature"]) if imported else recipe.sampling.temperature
+    rescored = lake.find("scores", pools.scores_key(pool, pool.policy, drawn_at))
+    if rescored is not None:
+        reading.use(rescored)
+    elif leash and not rescored_behaviour:
+        raise Refusal(
+            f"{pool.samples.path} has no scores by the policy itself, which the KL is measured from",
+            pools.command(recipe, "scores") + ", or losses.kl=0",
+        )
+    chosen = found.passed & in_loss if where else None
+    return PoolReading(pool, found, in_loss, chosen, rescored, temperature, max_tokens, rescored_behaviour)
+
+
+def _in_loss(found: PoolAdvantages, pool: pools.Pool, recipe: TrainerRecipe) -> np.ndarray:
+    """Which samples count. Refuses a pool that none of its groups can teach anything."""
+    advantages, figures = found.advantages, found.advantages.figures
+    kept = np.repeat(advantages.group_kept, np.diff(found.group_starts, append=len(advantages.in_loss)))
+    in_loss = advantages.in_loss & kept
+    if not in_loss.any():
+        raise Refusal(
+            f"reward {recipe.reward!r} leaves no group of {pool.samples.path} to learn from: of {figures['groups']} groups "
+            f"{figures['zero_variance']} have no spread, {figures['too_few']} fewer than two valid samples",
+            f"python -m data inspect {recipe.reward!r} --lake {recipe.lake}",
+        )
+    return in_loss
+
+
+def find_components(lake: Lake, recipe: TrainerRecipe, base: Slice, expressions: list[str | None]) -> dict[str, Slice]:
+    """Slices of the components that the expressions name, for exactly these samples or answers. Imported rewards, which no
+    recipe describes, answer to their label."""
+    from data.expression import compile_expression
+
+    table = "rewards" if base.table == "samples" else "answer_rewards"
+    imported = {s.label: s for s in lake.slices(table) if s.parents[:1] == (base.path,) and "import" in s.settings}
+    known = set(recipe.components) | set(imported)
+    names = {name for text in expressions if text for name in compile_expression(text, known).names} & known
+    return {
+        name: pools.find_rewards(lake, recipe, name, base) if name in recipe.components else imported[name]
+        for name in sorted(names)
+    }
+
+
+def _sampling(lake: Lake, pool: pools.Pool, reading: Reading) -> tuple[float, int, bool]:
+    """Temperature and longest sample of the pool, and whether μ was rescored; says what makes the weights less exact."""
+    columns = ["temperature", "max_tokens", "logprobs_mode", "support"]
+    rows = lake.read(pool.groups, columns)
+    values = {name: set(rows.column(name).unique().to_pylist()) for name in columns}
+    if len(values["temperature"]) > 1:
+        raise Refusal(
+            f"{pool.groups.path} mixes temperatures {sorted(map(str, values['temperature']))}",
+            "train from one pool at a time",
+        )
+    if "none" in values["logprobs_mode"]:
+        raise Refusal(
+            f"{pool.groups.path} has no behaviour log-probabilities",
+            "import it again without them: they are rescored then",
+        )
+    rescored = "rescored" in values["logprobs_mode"]
+    if rescored:
+        reading.notes.append(
+            f"warning: μ of {pool.samples.path} was rescored by the policy, not recorded when sampling: ratios are approximate"
+        )
+    if "truncated" in values["support"]:
+        reading.notes.append(
+            f"warning: {pool.samples.path} was sampled with truncated support (top_p or top_k): no weight brings it back"
+        )
+    (temperature,) = values["temperature"]
+    longest = [value for value in values["max_tokens"] if value is not None]
+    return float(temperature or 1.0), int(max(longest, default=1)), rescored
+
+
+def _corpus(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> Source[np.ndarray]:
+    from trainer.replay import corpus_source
+
+    tokenizer = reading.start.identity["tokenizer"]
+    found = pools.find_corpora(lake, recipe, tokenizer)
+    return corpus_source([reading.use(slice_) for slice_ in found])
+
+
+def pool_source(reading: PoolReading, vector: np.ndarray) -> Source[Group]:
+    """The pool as a source of groups; `vector` is the advantages' memory-mapped file."""
+    from trainer.replay import pool_source as source
+
+    pool, starts = reading.pool, reading.advantages.group_starts
+    return source(pool.samples, pool.groups, reading.rescored, starts, reading.in_loss, vector, reading.chosen)
+
+
+def configuration(recipe: TrainerRecipe) -> dict[str, Any]:
+    """The recipe as JSON, without the places where lake and runs lie."""
+    return {k: v for k, v in asdict(recipe).items() if k not in ("lake", "runs", "factory")}
+
+
+def configuration_hash(recipe: TrainerRecipe, reading: Reading) -> str:
+    """Hash of all that changes the result: settings, the starting weights and the slices; not names, places or checkpoints."""
+    outside = ("run", "resume", "reuse", "checkpoint")
+    trainer = {k: v for k, v in asdict(recipe.trainer).items() if k not in outside}
+    values: Mapping[str, Any] = {
+        "trainer": trainer,
+        "reward": recipe.reward if reading.pool or reading.answers else None,
+        "where": recipe.where,
+        "seed": recipe.seed,
+        "start": reading.start.model_id,
+        "slices": reading.paths,
+        "probe": {"components": recipe.components, "prompts": asdict(recipe.prompts)}
+        if recipe.trainer.probe.every
+        else None,
+    }
+    return digest(values)

@@ -1,0 +1,59 @@
+"""All that a run is made of and all that changes while it goes on. Reads and writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from trainer.config import TrainerRecipe
+from trainer.distributed import World
+from trainer.ema import Average
+from trainer.forward import Policy
+from trainer.journal import Run
+from trainer.probe import Prober
+from trainer.replay import Documents, Group, Text
+from trainer.sources import Reading
+from trainer.step import Method
+from trainer.stop import Stopper
+from trainer.stream import Stream
+
+
+@dataclass
+class Training:
+    """One run in memory."""
+
+    recipe: TrainerRecipe
+    reading: Reading
+    run: Run
+    world: World
+    policy: Policy
+    optimiser: torch.optim.Optimizer
+    average: Average | None
+    method: Method
+    prober: Prober | None
+    stopper: Stopper
+    steps: int
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    best: tuple[float, int] | None = None
+    """The highest value of checkpoint.best and its step."""
+    groups: Stream[Group] | None = None
+    answers: Stream[Text] | None = None
+    documents: Documents | None = None
+    latest: dict[str, float] = field(default_factory=dict)
+    """The last metrics that were logged."""
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside tensors."""
+        cursors = {"groups": self.groups, "answers": self.answers, "documents": self.documents}
+        return {
+            "seconds": self.seconds,
+            "tokens": self.tokens,
+            "best": self.best,
+            "stop": {"counts": self.stopper.counts, "best": self.stopper.best},
+            "cursors": {name: stream.state for name, stream in cursors.items() if stream is not None},
+        }
