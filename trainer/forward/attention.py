@@ -67,8 +67,18 @@ def prefill(model: Any, prompts: Sequence[Sequence[int]], device: torch.device) 
     return Prefix(hidden_gtd[:, -1], cache, mask_gt, mask_gt.sum(1))
 
 
+def repeat(prefix: Prefix, count_g: Sequence[int]) -> Prefix:
+    """Each prompt's row count_g times (0 drops it), in order, with gradient. The given prefix must not be used afterwards.
+
+    Expanded and concatenated, because the backward of `index_select` on keys costs more than the attention itself."""
+    for layer in prefix.cache.layers:
+        layer.keys, layer.values = _repeated(layer.keys, count_g), _repeated(layer.values, count_g)
+    last, mask, length = (_repeated(x, count_g) for x in (prefix.last_gd, prefix.mask_gt, prefix.length_g))
+    return Prefix(last, prefix.cache, mask, length)
+
+
 def select(prefix: Prefix, row_b: Tensor) -> Prefix:
-    """The prefix of each listed row, repeated or dropped as listed. The given prefix must not be used afterwards."""
+    """The listed rows of the prefix, without gradient. The given prefix must not be used afterwards."""
     prefix.cache.reorder_cache(row_b)
     return Prefix(prefix.last_gd[row_b], prefix.cache, prefix.mask_gt[row_b], prefix.length_g[row_b])
 
@@ -78,3 +88,7 @@ def extend(model: Any, prefix: Prefix, rows: Sequence[Sequence[int]], device: to
     ids_bt, mask_bt, position_bt = pad_rows(rows, device, "right")
     whole_mask = torch.cat([prefix.mask_gt, mask_bt], dim=1)
     return encode(model, ids_bt, whole_mask, position_bt + prefix.length_g[:, None], prefix.cache)
+
+
+def _repeated(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    return torch.cat([row.expand(count, *row.shape[1:]) for row, count in zip(rows.split(1), counts, strict=True)])

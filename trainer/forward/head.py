@@ -61,8 +61,9 @@ def _logits(hidden_nd: Tensor, head: Head) -> Tensor:
     raw_nv = torch.nn.functional.linear(hidden_nd, head.weight_vd, head.bias_v)
     logits_nv = raw_nv.to(torch.promote_types(raw_nv.dtype, torch.float32))
     if head.scale != 1.0:
-        logits_nv = logits_nv * head.scale
-    return logits_nv if head.soft_cap is None else torch.tanh(logits_nv / head.soft_cap) * head.soft_cap
+        logits_nv = logits_nv.mul_(head.scale)
+    # in place but for the last step: tanh keeps its own output for the gradient
+    return logits_nv if head.soft_cap is None else logits_nv.div_(head.soft_cap).tanh_() * head.soft_cap
 
 
 class _TokenLogprobs(torch.autograd.Function):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.forward.attention import encode, extend, pad_rows, prefill, select
+from trainer.forward.attention import encode, extend, pad_rows, prefill, repeat
 from trainer.forward.model import Policy, context_length
 
 
@@ -92,19 +92,15 @@ def _shared_rows(
 
     The last token of a completion predicts nothing, so a completion of one token has no row."""
     prefix = prefill(policy.model, [groups[g].prompt for g in shared], policy.device)
-    parts, owners = [prefix.last_gd], []
-    tails: list[Sequence[int]] = []
-    width = max(len(c) for g in shared for c in groups[g].completions) - 1
+    parts, tails = [prefix.last_gd], [c[:-1] for g in shared for c in groups[g].completions if len(c) > 1]
+    width, start = max(map(len, tails), default=0), len(shared)
     for row, g in enumerate(shared):
         for s, completion in enumerate(groups[g].completions):
-            start = len(shared) + len(tails) * width
             where[g, s] = [row, *range(start, start + len(completion) - 1)]
-            if len(completion) > 1:
-                tails.append(completion[:-1])
-                owners.append(row)
+            start += width if len(completion) > 1 else 0
     if tails:
-        expanded = select(prefix, torch.tensor(owners, device=policy.device))
-        parts.append(extend(policy.model, expanded, tails, policy.device).flatten(0, 1))
+        counts = [sum(len(c) > 1 for c in groups[g].completions) for g in shared]
+        parts.append(extend(policy.model, repeat(prefix, counts), tails, policy.device).flatten(0, 1))
     return parts
 
 

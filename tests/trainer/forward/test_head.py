@@ -164,3 +164,14 @@ def test_what_does_not_fit_is_refused_with_both_sides(change, words):
     given = {"hidden_nd": hidden_nd, "head": Head(weight_vd), "target_n": target_n, **change}
     with pytest.raises(ValueError, match=words):
         token_logprobs(given.pop("hidden_nd"), given.pop("head"), given.pop("target_n"), **given)
+
+
+def test_whole_logits_of_few_rows_carry_exact_gradients():
+    hidden_nd, weight_vd, bias_v, _ = tensors(n=3)
+    logits_nv = Head(weight_vd, bias_v, 0.5, 2.0).logits(hidden_nd)
+    expected_nv = 2.0 * torch.tanh(0.5 * (hidden_nd @ weight_vd.T + bias_v) / 2.0)
+    torch.testing.assert_close(logits_nv, expected_nv)
+    ours, theirs = (
+        torch.autograd.grad(x.square().sum(), (hidden_nd, weight_vd, bias_v)) for x in (logits_nv, expected_nv)
+    )
+    torch.testing.assert_close(ours, theirs)
