@@ -47,7 +47,11 @@ def score(batch: Batch, settings: Settings) -> list[Reward]:
 
 def _one(batch: Batch, sample: int, settings: Settings) -> Reward:
     pattern = batch.answer_patterns[sample]
-    targets = [_prepare(t, pattern, settings) or squash(t) for t in batch.targets(sample, settings.to)]
+    # A reference may be the bare answer already: then the pattern does not find it.
+    targets = [
+        _prepare(t, pattern, settings) or _prepare(t, None, settings) for t in batch.targets(sample, settings.to)
+    ]
+    targets = list(filter(None, targets))
     if not targets:
         return Reward.missing(f"no {settings.to}")
     text = _prepare(batch.texts[sample], pattern, settings)

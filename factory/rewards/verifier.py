@@ -13,7 +13,7 @@ from typing import Literal
 
 from factory.rewards import Batch, Reward
 from factory.rewards._numerals import numerals
-from factory.rewards.text import answer_span, compiled
+from factory.rewards.text import answer_span, compiled, nfc
 
 VERSION = 1
 NEEDS = frozenset({"references", "answers", "answer_patterns"})
@@ -63,7 +63,7 @@ def score(batch: Batch, settings: Settings) -> list[Reward]:
 def _one(batch: Batch, sample: int, settings: Settings) -> Reward:
     pattern, right = settings.pattern or batch.answer_patterns[sample], KINDS[settings.kind]
     # A reference may be the bare answer already: then the pattern does not find it.
-    targets = [answer_span(t, pattern) or t for t in batch.targets(sample, settings.to)]
+    targets = [answer_span(t, pattern) or nfc(t) for t in batch.targets(sample, settings.to)]
     verdicts = [right(answer_span(batch.texts[sample], pattern) or "", target, settings) for target in targets]
     known = [verdict for verdict in verdicts if verdict is not None]
     if not known:

@@ -84,4 +84,7 @@ def test_the_answer_span_is_compared_where_asked_for(similar: Value) -> None:
     assert similar(text, "ryta", metric="exact") == 0.0
     assert similar(text, "ryta", metric="exact", part="answer", answer_patterns=r": (\w+)") == 1.0
     assert similar("<think>ryta", "ryta", metric="exact", part="answer") == 0.0
+    found = {"metric": "exact", "part": "answer", "casefold": True, "answer_patterns": r": (\w+)"}
+    assert similar("Svarið: ryta", "RYTA", **found) == 1.0  # the reference is bare: the pattern is not in it
+    assert similar("Svarið: ryta", "<think>ryta", **found) is None
     assert similar("veit ikki", "veit ikki", metric="exact", part="answer", answer_patterns=r": (\w+)") == 0.0

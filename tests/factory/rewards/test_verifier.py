@@ -81,5 +81,6 @@ def test_choices_against_the_reference(value: Value) -> None:
     assert picked("Svarið er b.", references=["B) Tórshavn"]) == 1.0
     assert picked("Svarið er C.", references=["B"]) == 0.0
     assert picked("veit ikki", references=["B"]) == 0.0
+    assert picked("A", references=["A\u0300 </think>"]) is None  # À is no A
     assert picked("B", references=["ongin"]) is None
     assert picked("E", references=["E"], choices="ABCDE") == 1.0
