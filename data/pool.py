@@ -94,12 +94,14 @@ def find_prompts(lake: Lake, recipe: Recipe) -> Slice:
 def find_pool(lake: Lake, recipe: Recipe, policy: str) -> Pool:
     """The pool of this recipe, policy and sampling; an imported pool answers to its label."""
     prompts = find_prompts(lake, recipe)
+    wanted = samples_settings(recipe)
     found = [
         s
         for s in lake.slices("samples", label=recipe.pool_label)
-        if s.models["policy"] == policy and ("import" in s.settings or s.settings == samples_settings(recipe))
+        if s.models["policy"] == policy and ("import" in s.settings or _seedless(s.settings) == _seedless(wanted))
     ]
-    for samples in reversed(found):
+    # a sweep over seeds trains from one pool: the recipe's own seed is preferred, not asked for
+    for samples in sorted(reversed(found), key=lambda s: s.settings.get("seed") != recipe.seed):
         groups = lake.slice(samples.parent("groups"))
         if groups.parent("prompts") == prompts.path or "import" in samples.settings:
             return Pool(lake.slice(groups.parent("prompts")), groups, samples)
@@ -112,6 +114,10 @@ def find_pool(lake: Lake, recipe: Recipe, policy: str) -> Pool:
         f"no pool {recipe.pool_label} under these sampling settings in {lake.root}",
         command(recipe, "prompts,samples,scores,rewards"),
     )
+
+
+def _seedless(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != "seed"}
 
 
 def find_scores(
@@ -159,3 +165,34 @@ def find_answer_tokens(lake: Lake, recipe: Recipe, answers: Slice, prompts: Slic
             command(recipe, "answers"),
         )
     return found
+
+
+def find_corpora(lake: Lake, recipe: Recipe, tokenizer: str) -> list[Slice]:
+    """The recipe's corpora in this tokenizer: the newest slice of each source that its factory section names.
+
+    A recipe without such a section takes the newest slice of every corpus in the lake."""
+    section = {} if recipe.factory is None else _section(recipe.factory)
+    named = {name: _fields(source) for name, source in (section.get("corpus") or {}).items()}
+    newest = {}
+    for slice_ in lake.slices("corpus"):
+        source = slice_.settings.get("source", {})
+        wanted = named.get(slice_.label)
+        if slice_.models.get("tokenizer") == tokenizer and (
+            not named or (wanted is not None and all(source.get(k) == v for k, v in wanted.items()))
+        ):
+            newest[slice_.label] = slice_
+    missing = sorted(set(named) - set(newest)) or ([] if newest else ["of any name"])
+    if missing:
+        raise Refusal(
+            f"{lake.root} has no corpus {', '.join(missing)} in this student's tokens",
+            command(recipe, "prompts,corpus"),
+        )
+    return [newest[name] for name in sorted(newest)]
+
+
+def _section(factory: Any) -> dict[str, Any]:
+    return dict(factory) if isinstance(factory, Mapping) else vars(factory)
+
+
+def _fields(source: Any) -> dict[str, Any]:
+    return dict(source) if isinstance(source, Mapping) else asdict(source)

@@ -1,0 +1,144 @@
+"""What stages ask of a model, and the names they ask it by. No engine is imported here before one is opened.
+
+An engine is a context manager; `can` says what it gives (generate, score), and is asked when a recipe is composed. Axis-free: ids
+are lists of int, log-probabilities are lists of float in nats, one per id, the end token included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from data.refusal import Refusal, nearest
+
+if TYPE_CHECKING:
+    from factory.engines.tokens import Tokens
+
+ENGINES = {"hf": frozenset({"generate", "score", "answer"})}
+
+
+@dataclass(frozen=True)
+class TokenSampling:
+    """How tokens are drawn; every field is passed, nothing comes from a model's own generation configuration."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 256
+    repetition_penalty: float = 1.0
+    stop_ids: tuple[int, ...] = ()
+    """Ids that end a sample and stay in it."""
+
+    @property
+    def greedy(self) -> bool:
+        """Temperature 0: the most probable token, always."""
+        return self.temperature == 0
+
+
+@dataclass(frozen=True)
+class GroupRequest:
+    """Samples `first_index` … `first_index + n − 1` of one group; `seeds` has one seed a sample."""
+
+    group_id: int
+    prompt_ids: Sequence[int]
+    seeds: Sequence[int]
+    sampling: TokenSampling
+    first_index: int = 0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One sample: its ids, the log-probabilities of the distribution they were drawn from, and why it ended."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    finish_reason: str
+    stop_token: int | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """What became of a request, its samples in order."""
+
+    group_id: int
+    first_index: int
+    samples: list[Draw]
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """A whole group to be scored: the prompt as the scorer reads it, and the completions' ids."""
+
+    group_id: int
+    prompt_ids: Sequence[int]
+    completions: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """log p of every completion token, one list a completion."""
+
+    group_id: int
+    logprobs: list[list[float]]
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A conversation to be answered `len(seeds)` times."""
+
+    request_id: int
+    messages: Sequence[dict[str, str]]
+    seeds: Sequence[int]
+    sampling: TokenSampling
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer in text; ids and log-probabilities where the engine has them."""
+
+    request_id: int
+    candidate: int
+    text: str
+    n_prompt_tokens: int
+    token_ids: list[int] | None = None
+    logprobs: list[float] | None = None
+    finish_reason: str | None = None
+
+
+class TextEngine(Protocol):
+    """Answers conversations, in any order."""
+
+    def answer(self, requests: Iterable[ChatRequest]) -> Iterator[Answer]:
+        """One `Answer` a seed."""
+
+
+class TokenEngine(TextEngine, Protocol):
+    """Ids in, ids and log-probabilities out, in any order; results carry the request's id."""
+
+    can: frozenset[str]
+    model: dict[str, Any]
+    """The row of `models` for its weights."""
+    tokens: Tokens
+    """Its tokenizer and chat template."""
+
+    @property
+    def device(self) -> str:
+        """cpu, or the GPU's name."""
+
+    def generate(self, requests: Iterable[GroupRequest]) -> Iterator[Group]:
+        """One `Group` a request."""
+
+    def score(self, requests: Iterable[ScoreRequest], temperature: float = 1.0) -> Iterator[Scored]:
+        """One `Scored` a request; logits are divided by `temperature`."""
+
+    def close(self) -> None:
+        """Free the model."""
+
+
+def require(engine: str, ability: str) -> None:
+    """Refuse an engine that does not exist, or that cannot do what a stage needs."""
+    if engine not in ENGINES:
+        raise Refusal(f"no engine named {engine!r}: {nearest(engine, ENGINES)}", "python -m factory --help")
+    if ability not in ENGINES[engine]:
+        able = [name for name, can in ENGINES.items() if ability in can]
+        raise Refusal(f"engine {engine} cannot {ability}; {', '.join(able)} can", f"engine={able[0]}")

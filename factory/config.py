@@ -1,0 +1,133 @@
+"""The factory's own section of a recipe. Reads and writes nothing; `--help` prints the line under each field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from data.config import Recipe
+
+STAGES = ("prompts", "import", "answers", "samples", "scores", "rewards", "selections", "corpus", "evaluate")
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What runs the models. Nothing here changes a value, so none of it is in a key."""
+
+    name: str = "hf"
+    """hf: transformers, CPU or GPU."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    batch_tokens: int = 16384
+    """Token positions in one forward pass, padding included."""
+    resident: int = 2
+    """Models held in memory at once; the one used longest ago makes room."""
+    flops: float = 2e14
+    """Sustained floating-point operations a second that estimate=true assumes of one GPU."""
+
+
+@dataclass(frozen=True)
+class ImportSource:
+    """An existing pool of the recipe's prompts: completions of the policy, or answers of some teacher.
+
+    How completions were drawn (temperature, top_p, top_k) is what the recipe's `sampling` says."""
+
+    kind: str = MISSING
+    """samples (a pool with or without log-probabilities and rewards) or answers (a teacher's texts)."""
+    path: str = MISSING
+    """Hub id, or path of a .jsonl, .json, .parquet or .csv file."""
+    config: str | None = None
+    """Configuration name of a hub data set."""
+    split: str = "train"
+    """Split of a hub data set."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """messages, completion, token_ids, logprobs, finish_reason, or answer → the source's column."""
+    rewards: list[str] = field(default_factory=list)
+    """Columns that hold rewards; each becomes a component of that name."""
+    n: int | None = None
+    """At most so many samples or answers a prompt."""
+
+
+@dataclass(frozen=True)
+class CorpusSource:
+    """Documents for the language-modelling loss and for likelihood benchmarks."""
+
+    path: str = MISSING
+    """Hub id, or path of a .jsonl, .json, .parquet or .csv file."""
+    config: str | None = None
+    """Configuration name of a hub data set."""
+    split: str = "train"
+    """Split of a hub data set."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """text, language, source, licence, split → the source's column."""
+    language: str | None = None
+    """Language of every document, where no column says it."""
+    licence: str | None = None
+    """Licence of every document, where no column says it."""
+    held_out: float | None = None
+    """null: the source's own `split` column; a share such as 0.05: chosen by the documents' hash."""
+    limit: int | None = None
+    """Only the first so many documents."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What the stage `evaluate` measures on held-out text."""
+
+    kind: str = "prompts"
+    """prompts: greedy answers to held-out prompts; likelihood: bits and bytes of held-out documents."""
+    split: str = "held_out"
+    """Split of prompts or documents: held_out or train."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Metric name → component by the recipe's grammar, e.g. {exact: {use: similarity, metric: exact}}."""
+    corpus: str | None = None
+    """Name of the corpus whose documents are measured; null: the recipe's only one."""
+    limit: int | None = None
+    """Only the first so many items."""
+    max_tokens: int | None = None
+    """Longest answer; null: as the pool's samples."""
+
+
+@dataclass(frozen=True)
+class FactorySettings:
+    """What `python -m factory` does."""
+
+    stages: list[str] = field(
+        default_factory=lambda: [
+            "prompts",
+            "import",
+            "answers",
+            "samples",
+            "scores",
+            "rewards",
+            "selections",
+            "corpus",
+        ]
+    )
+    """Stages to run, in order; each one resumes. Also: evaluate."""
+    estimate: bool = False
+    """Print tokens, hours and disk for this recipe, and make nothing."""
+    strict: bool = False
+    """Refuse what is otherwise a warning."""
+    shard_groups: int = 512
+    """Prompts (or documents) in one shard; a killed shard starts again."""
+    imports: dict[str, ImportSource] = field(default_factory=dict)
+    """Existing pools and answers, by name."""
+    corpus: dict[str, CorpusSource] = field(default_factory=dict)
+    """Corpora, by name."""
+    benchmarks: dict[str, Benchmark] = field(default_factory=dict)
+    """What `evaluate` measures, by name."""
+    policies: list[str] = field(default_factory=list)
+    """Whom `evaluate` measures: student, teacher, run:NAME; empty: the recipe's policy."""
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    """What runs the models."""
+
+
+@dataclass(frozen=True)
+class FactoryRecipe(Recipe):
+    """A recipe as the factory reads it."""
+
+    factory: FactorySettings = field(default_factory=FactorySettings)
+    """Settings of `python -m factory`."""

@@ -1,0 +1,195 @@
+"""What the stages of one call share: recipe, lake, models opened when first asked for, and the one loop that knows about disks.
+
+Reads model folders. Writes `models`, and through `make` whatever a stage computes, with a row of `costs`."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from data import pool
+from data.config import ModelSettings
+from data.contract import TABLES
+from data.fingerprint import identity, model_folder, policy_model
+from data.lake import Key, Lake, Shard
+from data.manifest import Slice
+from data.refusal import Refusal
+from factory.config import FactoryRecipe, FactorySettings
+from factory.costs import Tally, book
+from factory.engines import TokenEngine, require
+from factory.engines.tokens import Tokens
+from factory.progress import progress
+
+
+@dataclass
+class Work:
+    """What a stage's function gets beside its shard: where to count, and how to move the bar."""
+
+    tally: Tally
+    advance: Callable[[int], None]
+
+    def done(self, items: int, tokens_in: int = 0, tokens_out: int = 0) -> None:
+        """Count a batch."""
+        self.tally.add(items, tokens_in, tokens_out)
+        self.advance(items)
+
+
+@dataclass
+class Context:
+    """One call of the factory."""
+
+    recipe: FactoryRecipe
+    lake: Lake
+    engines: dict[str, TokenEngine] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
+    _rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _tokens: dict[str, Tokens] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> FactorySettings:
+        """The factory's own section."""
+        return self.recipe.factory
+
+    def say(self, line: str) -> None:
+        """One line for the reader."""
+        print(line, flush=True)
+
+    def remark(self, made: Slice, line: str) -> None:
+        """One line about a slice that this call made; a slice that was found has been talked about before."""
+        if made.path in self.made:
+            self.say(f"{made.path}: {line}")
+
+    def model(self, role: str) -> ModelSettings:
+        """The settings of student, teacher, policy, or run:NAME."""
+        if role == "teacher":
+            if self.recipe.teacher is None:
+                raise Refusal(f"recipe {self.recipe.name} has no teacher", "teacher.path=FOLDER")
+            return self.recipe.teacher
+        if role == "policy":
+            return policy_model(self.recipe)
+        if role == "student":
+            return self.recipe.student
+        return policy_model(dataclasses.replace(self.recipe, policy=role))
+
+    def row(self, role: str) -> dict[str, Any]:
+        """The row of `models` for a role, published. A model whose folder is gone is known by its settings."""
+        model = self.model(role)
+        name = _name(model)
+        if name not in self._rows:
+            self._rows[name] = self._published(model)
+        return self._rows[name]
+
+    def _published(self, model: ModelSettings) -> dict[str, Any]:
+        settings: dict[str, Any] = {"model": dataclasses.asdict(model)}
+        try:
+            row = identity(model, self.recipe.runs)
+        except Refusal:
+            known = self.lake.slices("models", **settings)
+            if not known:
+                raise
+            return dict(self.lake.read(known[-1]).to_pylist()[0])
+        key = Key(settings, (), {"model": row["model_id"]}, (row["model_id"],))
+        label = model.path.rstrip("/").rpartition("/")[2].replace("run:", "")
+        found = self.lake.find("models", key)
+        if found is None:
+            with self.lake.publish("models", key, label=label) as publisher:
+                for shard in publisher.pending():
+                    publisher.write(shard, pa.Table.from_pylist([row], schema=TABLES["models"].schema))
+                publisher.finish()
+        elif found != self.lake.slices("models", **settings)[-1]:
+            self.lake.renew(found)
+        return row
+
+    def tokens(self, role: str) -> Tokens:
+        """The tokenizer of a role; no weights are loaded."""
+        model = self.model(role)
+        name = _name(model)
+        if name not in self._tokens:
+            self._tokens[name] = Tokens.open(model, model_folder(model, self.recipe.runs))
+        return self._tokens[name]
+
+    def engine(self, role: str, ability: str) -> TokenEngine:
+        """The engine of a role, loaded when first asked for."""
+        model, settings = self.model(role), self.settings.engine
+        require(settings.name, ability)
+        name = _name(model)
+        if name not in self.engines:
+            from factory.engines.hf import HfEngine
+
+            while len(self.engines) >= max(settings.resident, 1):
+                self.engines.pop(next(iter(self.engines))).close()
+            folder = model_folder(model, self.recipe.runs)
+            self.engines[name] = HfEngine(
+                folder,
+                model,
+                self.row(role),
+                self.tokens(role),
+                batch_tokens=settings.batch_tokens,
+                device=settings.device,
+                seed=self.recipe.seed,
+            )
+        engine = self.engines.pop(name)
+        self.engines[name] = engine  # last used, last to make room
+        return engine
+
+    def close(self) -> None:
+        """Free every model."""
+        while self.engines:
+            self.engines.popitem()[1].close()
+
+    def prompts(self) -> Slice:
+        """The recipe's prompts."""
+        return pool.find_prompts(self.lake, self.recipe)
+
+    def pool(self) -> pool.Pool:
+        """The recipe's pool, drawn or imported."""
+        return pool.find_pool(self.lake, self.recipe, self.row("policy")["model_id"])
+
+    def make(
+        self,
+        stage: str,
+        table: str,
+        key: Key,
+        label: str,
+        compute: Callable[[Shard, Work], pa.Table],
+        *,
+        total: int,
+        unit: str,
+        notes: Mapping[str, Any] | None = None,
+        model: str | None = None,
+    ) -> Slice:
+        """The slice of this key: found, or its missing shards made, published one by one, and their cost booked."""
+        if (found := self.lake.find(table, key, label=label)) is not None:
+            self.say(f"{found.path}: found, nothing to do")
+            return found
+        with self.lake.publish(table, key, label=label, notes=notes) as publisher:
+            tally, began, pending = Tally(model=model), time.monotonic(), publisher.pending()
+            share = len(pending) / max(len(publisher.shards), 1)
+            with progress(f"{stage} {label}", round(total * share), unit) as advance:
+                for shard in pending:
+                    publisher.write(shard, compute(shard, Work(tally, advance)))
+            made = publisher.finish()
+        seconds = time.monotonic() - began
+        if pending:
+            book(self.lake, stage, self.recipe.name, made.path, tally, seconds)
+        self.made.add(made.path)
+        self.say(_made(made, tally, len(pending), seconds))
+        return made
+
+
+def _name(model: ModelSettings) -> str:
+    return repr(model)
+
+
+def _made(made: Slice, tally: Tally, shards: int, seconds: float) -> str:
+    kept = f", {len(made.shards) - shards} of {len(made.shards)} shards kept" if shards < len(made.shards) else ""
+    if not shards:
+        return f"{made.path}: {made.rows:,} rows, all of them there already"
+    tokens = tally.tokens_in + tally.tokens_out
+    rate = f", {tokens:,} tokens at {tokens / max(seconds, 1e-9):,.0f}/s" if tokens else ""
+    return f"{made.path}: {tally.items:,} rows in {seconds:.1f} s{rate}{kept}"

@@ -1,0 +1,184 @@
+"""`estimate=true`: tokens, floating-point operations, GPU-hours and disk of a recipe, for the factory and the trainer.
+
+Reads the prompts' source, tokenizers and configurations; loads no weights and writes nothing. Lengths are the recipe's
+limits, so each figure is "at most". A token costs 2 operations a parameter forward, 6 with backward (Kaplan et al. 2020, arXiv
+2001.08361, §2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from data.config import ModelSettings
+from data.fingerprint import policy_model
+from data.refusal import Refusal
+from factory.config import FactoryRecipe
+from factory.engines.tokens import Tokens
+
+SAMPLE = 500  # prompts whose length is measured
+STREAM_BYTES = (
+    2.4  # bytes a token of one log-probability stream on disk (measured: float32 at 15 bits, byte-stream split, zstd)
+)
+TOKEN_BYTES = 4.0  # bytes a token of ids and text on disk
+METADATA = ("*.json", "*.model", "*.txt", "*.jinja")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One piece of work: tokens read, tokens written or scored, passes over the parameters, bytes left on disk."""
+
+    name: str
+    model: str
+    parameters: int
+    tokens_in: float
+    tokens_out: float
+    passes: int = 1
+    disk: float = 0.0
+
+    @property
+    def operations(self) -> float:
+        """Floating-point operations; three passes where gradients are taken."""
+        return 2.0 * self.passes * self.parameters * (self.tokens_in + self.tokens_out)
+
+
+def estimate(recipe: FactoryRecipe) -> None:
+    """Print the estimate of every stage in the recipe, and of its training."""
+    print(text(recipe))
+
+
+def text(recipe: FactoryRecipe) -> str:
+    """The estimate as a table."""
+    from factory.stages.prompts import read_prompts
+
+    rows, _ = read_prompts(recipe)
+    train = [row for row in rows if row["split"] == "train"]
+    if not train:
+        raise Refusal(f"{recipe.prompts.path} has no train prompts", "prompts.held_out=0.1")
+    length = _mean_length(policy_model(recipe), recipe, train)
+    lines = [*_factory(recipe, len(train), length), *_trainer(recipe, len(train), length)]
+    flops = recipe.factory.engine.flops
+    head = f"recipe {recipe.name}: {len(train):,} train prompts of {length:.1f} tokens, {len(rows) - len(train):,} held out"
+    table = [
+        f"{'work':<18}{'model':<28}{'parameters':>14}{'tokens in':>14}{'tokens out':>14}{'GPU-hours':>12}{'disk':>10}"
+    ]
+    table += [_shown(line, flops) for line in lines]
+    hours = sum(line.operations for line in lines) / flops / 3600
+    disk = sum(line.disk for line in lines)
+    table.append(f"{'all':<88}{_hours(hours):>12}{_size(disk):>10}")
+    notes = (
+        f"At most: every sample as long as it may be. GPU-hours assume {flops / 1e12:,.0f} TFLOP/s sustained (engine.flops);"
+        " drawing tokens one by one is bound by memory and takes several times as long. No API is billed. Nothing was written."
+    )
+    return "\n".join([head, *table, notes])
+
+
+def _factory(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Line]:
+    stages, policy, n = recipe.factory.stages, policy_model(recipe), recipe.sampling.n
+    drawn = prompts * n * recipe.sampling.max_tokens
+    if recipe.teacher and "answers" in stages:
+        told = prompts * recipe.answers.n * recipe.answers.max_tokens
+        yield _line(
+            "answers", recipe.teacher, recipe, prompts * length, told, disk=told * (STREAM_BYTES + 2 * TOKEN_BYTES)
+        )
+    if "samples" in stages:
+        yield _line("samples", policy, recipe, prompts * length, drawn, disk=drawn * (STREAM_BYTES + TOKEN_BYTES))
+    if "scores" in stages:
+        scorers = {"scores (teacher)": recipe.teacher, "scores (policy)": policy}
+        for name, model in scorers.items():
+            if model is not None:
+                yield _line(name, model, recipe, prompts * length, drawn, disk=drawn * STREAM_BYTES)
+
+
+def _trainer(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Line]:
+    """One training run of the recipe's `trainer` section, or one pass over the pool where it says nothing."""
+    section: Mapping[str, Any] = recipe.trainer if isinstance(recipe.trainer, Mapping) else {}
+    replay = section.get("replay") or {}
+    groups = replay.get("prompts", 16)
+    steps = section.get("steps", max(prompts // groups, 1))
+    completion = recipe.sampling.n * recipe.sampling.max_tokens
+    answers = replay.get("answers", 0) * (length + recipe.answers.max_tokens)
+    per_step = groups * (length + completion) + answers + replay.get("corpus_tokens", 0)
+    yield _line(f"training, {steps} steps", policy_model(recipe), recipe, steps * per_step, 0, passes=3)
+
+
+def _line(
+    name: str,
+    model: ModelSettings,
+    recipe: FactoryRecipe,
+    tokens_in: float,
+    tokens_out: float,
+    passes: int = 1,
+    disk: float = 0.0,
+) -> Line:
+    shown = model.path.rstrip("/").rpartition("/")[2]
+    return Line(name, shown, parameters(model, recipe.runs), tokens_in, tokens_out, passes, disk)
+
+
+@cache
+def parameters(model: ModelSettings, runs: str) -> int:
+    """The model's parameters, counted on a model without memory."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = _tokens(model, runs).config
+    with torch.device("meta"):
+        shell = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
+    return sum(p.numel() for p in shell.parameters())
+
+
+@cache
+def _tokens(model: ModelSettings, runs: str) -> Tokens:
+    return Tokens.open(model, _folder(model, runs))
+
+
+def _folder(model: ModelSettings, runs: str) -> Path:
+    """The model's folder; of a hub model only configuration and tokenizer are fetched."""
+    from data.fingerprint import model_folder
+
+    if model.path.startswith("run:") or Path(model.path).is_dir() or model.path.count("/") != 1:
+        return model_folder(model, runs)
+    import huggingface_hub
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(model.path, revision=model.revision, allow_patterns=list(METADATA))
+        )
+    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+        raise Refusal(
+            f"the configuration of {model.path} is not here and not to be had from the hub ({str(error).strip().splitlines()[0]})",
+            "give a folder with config.json and a tokenizer in place of the hub id; no weights are needed for an estimate",
+        ) from error
+
+
+def _mean_length(model: ModelSettings, recipe: FactoryRecipe, rows: list[dict[str, Any]]) -> float:
+    tokens = _tokens(model, recipe.runs)
+    lengths = [len(tokens.prompt_ids(row["messages"])) for row in rows[:: max(len(rows) // SAMPLE, 1)]]
+    return sum(lengths) / len(lengths)
+
+
+def _shown(line: Line, flops: float) -> str:
+    hours = _hours(line.operations / flops / 3600)
+    return (
+        f"{line.name:<18}{line.model[:26]:<28}{line.parameters:>14,}{line.tokens_in:>14,.0f}{line.tokens_out:>14,.0f}"
+        f"{hours:>12}{_size(line.disk):>10}"
+    )
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.2f}" if hours >= 0.01 else "< 0.01"
+
+
+def _size(size: float) -> str:
+    """Bytes in the largest unit that leaves a number above 1.
+
+    >>> _size(2_500_000)
+    '2.5 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.1f} {unit}" if unit != "B" else f"{size:.0f} B"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,139 @@
+"""Rows of a source: a file (.jsonl, .json, .parquet, .csv) or a data set of the hub.
+
+Files are read as they are, so that a wrong line is named by its number; hub data sets come through the library `datasets`.
+Refuses a missing file, a broken line, an empty source and a column that is not there."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from data.refusal import Refusal, nearest
+
+SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
+
+
+class Source(Protocol):
+    """The fields that every source in a recipe has."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def config(self) -> str | None: ...
+    @property
+    def split(self) -> str: ...
+
+
+def is_file(path: str) -> bool:
+    """Whether a path names a file rather than a hub data set."""
+    return Path(path).suffix in SUFFIXES
+
+
+def read_rows(source: Source, what: str, limit: int | None = None) -> list[dict[str, Any]]:
+    """The source's rows in order, as dicts. `what` names the recipe's key in refusals."""
+    rows = _file_rows(source.path, what) if is_file(source.path) else _hub_rows(source, what)
+    found = list(itertools.islice(rows, limit))
+    if not found:
+        raise Refusal(f"{what}: {source.path} has no rows", f"{what}.path=FILE")
+    return found
+
+
+def _file_rows(path: str, what: str) -> Iterable[dict[str, Any]]:
+    file = Path(path)
+    if not file.is_file():
+        siblings = [p.name for p in file.parent.glob(f"*{file.suffix}")] if file.parent.is_dir() else []
+        hint = f": {nearest(file.name, siblings)}" if siblings else ""
+        raise Refusal(f"{what}: there is no file {path}{hint}", f"{what}.path=FILE")
+    if file.suffix == ".jsonl":
+        return _json_lines(file)
+    if file.suffix == ".json":
+        return _json_list(file)
+    return _table_rows(file)
+
+
+def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _row(line, f"{file} line {number}")
+
+
+def _json_list(file: Path) -> list[dict[str, Any]]:
+    text = file.read_text(encoding="utf-8")
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise Refusal(f"{file} is no JSON: {error}", "correct the file") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise Refusal(f"{file} is no list of objects", "write one object a row, or use .jsonl")
+    return rows
+
+
+def _row(text: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(text)
+    except ValueError as error:
+        raise Refusal(f"{where} is no JSON: {error}", "correct that line") from error
+    if not isinstance(row, dict):
+        raise Refusal(f"{where} is no JSON object", "correct that line")
+    return row
+
+
+def _table_rows(file: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.csv.read_csv(file) if file.suffix == ".csv" else pyarrow.parquet.read_table(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Refusal(f"{file} cannot be read: {str(error).splitlines()[0]}", "give another file") from error
+    return table.to_pylist()
+
+
+def _hub_rows(source: Source, what: str) -> Iterable[dict[str, Any]]:
+    import datasets
+
+    try:
+        return datasets.load_dataset(source.path, source.config, split=source.split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise Refusal(
+            f"{what}: no data set {source.path} (split {source.split}): {str(error).strip().splitlines()[0]}",
+            f"{what}.path=FILE.jsonl, or a hub id that can be had",
+        ) from error
+
+
+def mapped(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], known: Sequence[str], what: str
+) -> dict[str, str]:
+    """Our column → the source's, for the columns that the source has. Refuses names that neither side knows."""
+    there = list(dict.fromkeys(key for row in rows for key in row))
+    for ours, theirs in columns.items():
+        if ours not in known:
+            raise Refusal(
+                f"{what}.columns: {ours!r} is no column of ours; {nearest(ours, known)}", "correct the recipe"
+            )
+        if theirs not in there:
+            raise Refusal(
+                f"{what}.columns: the source has no column {theirs!r}; {nearest(theirs, there)}", "correct the recipe"
+            )
+    return {name: name for name in known if name in there} | dict(columns)
+
+
+def messages_of(value: Any, where: str, system: str | None = None) -> list[dict[str, str]]:
+    """A conversation from a text (one user message) or a list of messages. Refuses what is neither, or empty."""
+    from data.keys import nfc
+
+    chat = [{"role": "user", "content": value}] if isinstance(value, str) else value
+    if not isinstance(chat, list) or not chat or not all(isinstance(m, Mapping) for m in chat):
+        raise Refusal(f"{where} is neither a text nor a list of messages", "map `messages` to another column")
+    for message in chat:
+        if not isinstance(message.get("content"), str) or not isinstance(message.get("role"), str):
+            raise Refusal(f"{where} holds a message without role and content", "correct that row")
+    if not "".join(m["content"] for m in chat).strip():
+        raise Refusal(f"{where} is an empty prompt", "remove that row")
+    first = [{"role": "system", "content": system}] if system else []
+    return [{"role": m["role"], "content": nfc(m["content"])} for m in (*first, *chat)]

@@ -1,0 +1,135 @@
+"""The teacher's answers to train prompts, and the same answers in the student's tokens.
+
+Reads train `prompts` (nothing held out, ever). Writes `answers`, the teacher's alone, and `answer_tokens`, one student tokenizer's.
+A prompt's `teacher_messages` are asked in place of its messages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.contract import ANSWER_TOKENS, ANSWERS
+from data.keys import id64
+from data.lake import Shard
+from data.manifest import Slice
+from data.pool import answer_tokens_key, answers_key, find_answers
+from data.refusal import Refusal
+from factory.context import Context, Work
+from factory.engines import Answer, ChatRequest, TokenSampling
+from factory.stages.samples import MOST, train_rows
+
+
+def run(context: Context) -> list[Slice]:
+    """Ask the recipe's teacher, unless its answers are imported, and put the answers into the student's tokens."""
+    imported = any(source.kind == "answers" for source in context.settings.imports.values())
+    if context.recipe.teacher is None and not imported:
+        context.say("answers: the recipe has no teacher, nothing to ask")
+        return []
+    prompts = context.prompts()
+    answers = find_answers(context.lake, context.recipe, prompts) if imported else _ask(context, prompts)
+    if answers is None:
+        raise Refusal("answers: the recipe's answers are not imported yet", "stages=[prompts,import]")
+    return [answers, tokenised(context, answers, prompts)]
+
+
+def _ask(context: Context, prompts: Slice) -> Slice:
+    recipe, teacher = context.recipe, context.row("teacher")
+    if not 1 <= recipe.answers.n <= MOST:
+        raise Refusal(f"answers.n is {recipe.answers.n}; a prompt has 1 to {MOST} answers", "answers.n=1")
+    key = answers_key(recipe, prompts, teacher["model_id"])
+
+    def compute(shard: Shard, work: Work) -> pa.Table:
+        rows = train_rows(
+            shard.parent_rows(["prompt_id", "messages", "teacher_messages", "split", "language"])
+        ).to_pylist()
+        return _answered(context, rows, teacher["model_id"], work) if rows else ANSWERS.schema.empty_table()
+
+    total = (prompts.rows - prompts.notes.get("held_out", 0)) * recipe.answers.n
+    label, name = recipe.name, context.model("teacher").path
+    return context.make("answers", "answers", key, label, compute, total=total, unit="answers", model=name)
+
+
+def _answered(context: Context, rows: list[dict[str, Any]], teacher: str, work: Work) -> pa.Table:
+    recipe, engine = context.recipe, context.engine("teacher", "answer")
+    work.tally.device = engine.device
+    sampling = {k: v for k, v in asdict(recipe.answers).items() if k != "n"}
+    drawn = TokenSampling(**sampling, stop_ids=tuple(context.tokens("teacher").stop_ids([])))
+    _refuse_too_long(context, rows)
+    requests = [
+        ChatRequest(
+            row["prompt_id"],
+            row["teacher_messages"] or row["messages"],
+            [id64("answer", recipe.seed, row["prompt_id"], i) for i in range(recipe.answers.n)],
+            drawn,
+        )
+        for row in rows
+    ]
+    found: dict[tuple[int, int], Answer] = {}
+    for answer in engine.answer(requests):
+        found[answer.request_id, answer.candidate] = answer
+        first = answer.n_prompt_tokens if answer.candidate == 0 else 0
+        work.done(1, first, len(answer.token_ids or []))
+    return pa.Table.from_pylist(
+        [_row(row, found[row["prompt_id"], i], teacher) for row in rows for i in range(recipe.answers.n)],
+        schema=ANSWERS.schema,
+    )
+
+
+def _refuse_too_long(context: Context, rows: list[dict[str, Any]]) -> None:
+    from factory.stages.samples import prompt_ids
+
+    shown = [row["teacher_messages"] or row["messages"] for row in rows]
+    table = pa.table({"prompt_id": pa.array([row["prompt_id"] for row in rows], pa.uint64()), "messages": shown})
+    prompt_ids(context, "teacher", table, context.recipe.answers.max_tokens)
+
+
+def _row(prompt: dict[str, Any], answer: Answer, teacher: str) -> dict[str, Any]:
+    return {
+        "prompt_id": prompt["prompt_id"],
+        "candidate": answer.candidate,
+        "text": answer.text,
+        "teacher": teacher,
+        "token_ids": answer.token_ids,
+        "logprobs": answer.logprobs,
+        "language": prompt["language"],
+        "method": "direct",
+        "finish_reason": answer.finish_reason,
+    }
+
+
+def tokenised(context: Context, answers: Slice, prompts: Slice) -> Slice:
+    """The answers in the student's ids. An answer that was cut by length gets no end token: it teaches no early end."""
+    student, tokens = context.row("student"), context.tokens("student")
+
+    def compute(shard: Shard, work: Work) -> pa.Table:
+        asked = pq.read_table(prompts.files[shard.index], columns=["prompt_id", "messages"]).to_pylist()
+        messages = {row["prompt_id"]: row["messages"] for row in asked}
+        rows = []
+        for answer in shard.parent_rows(["prompt_id", "candidate", "text", "finish_reason"]).to_pylist():
+            prompt_ids = tokens.prompt_ids(messages[answer["prompt_id"]])
+            ids = tokens.answer_ids(answer["text"], ended=answer["finish_reason"] != "length")
+            keys = {name: answer[name] for name in ("prompt_id", "candidate")}
+            rows.append({**keys, "prompt_token_ids": prompt_ids, "token_ids": ids})
+        work.done(len(rows))
+        return pa.Table.from_pylist(rows, schema=ANSWER_TOKENS.schema)
+
+    key = answer_tokens_key(answers, prompts, student)
+    made = context.make("answers", "answer_tokens", key, answers.label, compute, total=answers.rows, unit="answers")
+    _warn_unknown(context, made)
+    return made
+
+
+def _warn_unknown(context: Context, made: Slice) -> None:
+    """Say it when the student's vocabulary cannot write the answers."""
+    unknown = context.tokens("student").tokenizer.unk_token_id
+    if unknown is None:
+        return
+    counts = Counter(i for ids in context.lake.read(made, ["token_ids"]).column(0).to_pylist() for i in ids)
+    if counts[unknown]:
+        context.remark(
+            made, f"{counts[unknown]:,} of {counts.total():,} answer tokens are unknown to the student's tokenizer"
+        )

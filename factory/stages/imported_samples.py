@@ -1,0 +1,199 @@
+"""An imported pool as groups and samples of the policy, and its reward columns as components."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from data.contract import REWARDS, SAMPLES
+from data.keys import digest, id64
+from data.lake import Key, Shard
+from data.manifest import Slice
+from data.refusal import Refusal
+from factory.config import ImportSource
+from factory.context import Context, Work
+from factory.stages.imported_rows import Imported, by_prompt
+from factory.stages.samples import group_table, prompt_ids, round_of
+from factory.stages.scores import score_groups
+
+Shards = list[dict[int, list[Imported]]]
+
+
+def import_samples(context: Context, name: str, source: ImportSource) -> list[Slice]:
+    """Publish the pool, and one slice of rewards for each reward column."""
+    prompts = context.prompts()
+    shards = by_prompt(context, prompts, name, source)
+    rescored = _rescored(name, shards)
+    groups = _groups(context, prompts, shards, rescored, source)
+    samples = _samples(context, groups, shards, rescored)
+    if rescored:
+        context.remark(
+            samples, "no log-probabilities came with it; the policy's own stand in, logprobs_mode is rescored"
+        )
+    return [groups, samples, *(_rewards(context, c, samples, groups, prompts, shards) for c in source.rewards)]
+
+
+def _rescored(name: str, shards: Shards) -> bool:
+    """Whether no row has log-probabilities. Refuses some with and some without, and nothing but zeros."""
+    rows = [row for shard in shards for rows in shard.values() for row in rows]
+    without = [row for row in rows if row.logprobs is None]
+    if len(without) == len(rows):
+        return True
+    if without:
+        raise Refusal(
+            f"imports.{name}: {len(without):,} of {len(rows):,} completions have no log-probabilities, first {without[0].where}",
+            "complete the column, or leave it out: the policy then rescores all of them",
+        )
+    values = [value for row in rows for value in row.logprobs or []]
+    if any(value is None or math.isnan(value) for value in values):
+        raise Refusal(
+            f"imports.{name}: log-probabilities hold null or NaN", "leave the column out: the policy rescores"
+        )
+    if not any(values):
+        raise Refusal(
+            f"imports.{name}: every log-probability is 0; a ratio to such a μ would be nothing but π",
+            "leave the column out: the policy then rescores the completions",
+        )
+    if max(values) > 1e-3:
+        raise Refusal(
+            f"imports.{name}: a log-probability is {max(values):g}; none can be above 0", "correct the column"
+        )
+    return False
+
+
+def _groups(context: Context, prompts: Slice, shards: Shards, rescored: bool, source: ImportSource) -> Slice:
+    recipe, policy = context.recipe, context.row("policy")
+    sampling = {k: v for k, v in asdict(recipe.sampling).items() if k != "n"}
+    contents = tuple(digest([[p, [_content(row) for row in rows]] for p, rows in shard.items()]) for shard in shards)
+    settings = {
+        "import": {"kind": "samples", "temperature": recipe.sampling.temperature},
+        "sampling": sampling,
+        "seed": recipe.seed,
+    }
+    key = Key(settings, (prompts,), {"policy": policy["model_id"]}, contents)
+    mode = "rescored" if rescored else "processed"
+
+    def compute(shard: Shard, work: Work) -> pa.Table:
+        table = shard.parent_rows(["prompt_id", "messages"])
+        wanted = [i for i, p in enumerate(table.column("prompt_id").to_pylist()) if p in shards[shard.index]]
+        table = table.take(pa.array(wanted, pa.int64()))
+        ids = prompt_ids(context, "policy", table, 1)
+        rows = [
+            {"group_id": _group_id(p, policy["model_id"], settings), "prompt_id": p, "prompt_token_ids": tokens}
+            for p, tokens in zip(table.column("prompt_id").to_pylist(), ids, strict=True)
+        ]
+        work.done(len(rows))
+        return group_table(rows, policy["model_id"], sampling, context.tokens("policy").end, mode, "imported")
+
+    total = sum(len(shard) for shard in shards)
+    notes = {"path": source.path}
+    return context.make("import", "groups", key, recipe.pool_label, compute, total=total, unit="prompts", notes=notes)
+
+
+def _content(row: Imported) -> list[Any]:
+    return [row.text, row.token_ids, row.logprobs, row.finish_reason]
+
+
+def _group_id(prompt: int, policy: str, settings: dict[str, Any]) -> int:
+    return id64("group", prompt, policy, settings)
+
+
+def _samples(context: Context, groups: Slice, shards: Shards, rescored: bool) -> Slice:
+    recipe = context.recipe
+    settings = {"import": groups.settings["import"], "sampling": groups.settings["sampling"], "seed": recipe.seed}
+    key = Key(settings, (groups,), dict(groups.models))
+    round_ = round_of(context)
+
+    def compute(shard: Shard, work: Work) -> pa.Table:
+        there = shard.parent_rows(["group_id", "prompt_id", "prompt_token_ids"]).to_pylist()
+        completions = {g["group_id"]: shards[shard.index][g["prompt_id"]] for g in there}
+        ids = {g: [token_ids(context, row) for row in rows] for g, rows in completions.items()}
+        if rescored and there:
+            prompts = {g["group_id"]: g["prompt_token_ids"] for g in there}
+            logprobs = score_groups(context, "policy", prompts, ids, recipe.sampling.temperature, work)
+        else:
+            logprobs = {g: [row.logprobs or [] for row in rows] for g, rows in completions.items()}
+            work.done(sum(len(rows) for rows in completions.values()))
+        rows = [
+            _row(context, g, i, row, ids[g][i], logprobs[g][i], round_)
+            for g, imported in completions.items()
+            for i, row in enumerate(imported)
+        ]
+        return pa.Table.from_pylist(rows, schema=SAMPLES.schema)
+
+    total = sum(len(rows) for shard in shards for rows in shard.values())
+    model = context.model("policy").path if rescored else None
+    return context.make(
+        "import",
+        "samples",
+        key,
+        recipe.pool_label,
+        compute,
+        total=total,
+        unit="samples",
+        model=model,
+        notes=groups.notes,
+    )
+
+
+def token_ids(context: Context, row: Imported) -> list[int]:
+    """The completion's ids: as given, else its text with the end token, unless it was cut or has a log-probability too few."""
+    tokens = context.tokens("policy")
+    if row.token_ids is not None:
+        ids = [int(i) for i in row.token_ids]
+        if not ids or min(ids) < 0 or max(ids) >= len(tokens.tokenizer):
+            raise Refusal(
+                f"{row.where}: token_ids are empty or not all below {len(tokens.tokenizer)}, the size of the student's vocabulary",
+                "leave the column out: the text is then encoded",
+            )
+    else:
+        ids = tokens.answer_ids(row.text, ended=row.finish_reason != "length")
+        if row.logprobs is not None and len(row.logprobs) == len(ids) - 1 and ids[-1] in tokens.end:
+            ids = ids[:-1]
+    if row.logprobs is not None and len(row.logprobs) != len(ids):
+        raise Refusal(
+            f"{row.where}: {len(row.logprobs)} log-probabilities for {len(ids)} tokens; they belong to another tokenizer or text",
+            "give `token_ids` beside them, or leave them out: the policy then rescores the completions",
+        )
+    return ids
+
+
+def _row(
+    context: Context, group_id: int, index: int, row: Imported, ids: list[int], logprobs: list[float], round_: int
+) -> dict[str, Any]:
+    ended = ids[-1] in context.tokens("policy").end
+    return {
+        "group_id": group_id,
+        "sample_index": index,
+        "token_ids": ids,
+        "n_tokens": len(ids),
+        "text": row.text,
+        "behaviour_logprobs": logprobs,
+        "finish_reason": row.finish_reason,
+        "stop_token": ids[-1] if ended else None,
+        "origin": "imported",
+        "round": round_,
+    }
+
+
+def _rewards(context: Context, column: str, samples: Slice, groups: Slice, prompts: Slice, shards: Shards) -> Slice:
+    values = [[row.rewards[column] for rows in shard.values() for row in rows] for shard in shards]
+    for shard in values:
+        for value in shard:
+            if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+                raise Refusal(
+                    f"reward column {column!r} holds {value!r}, which is no number",
+                    "correct the column; null is not scored",
+                )
+    key = Key({"import": {"column": column}}, (samples, groups, prompts), {}, tuple(digest(shard) for shard in values))
+
+    def compute(shard: Shard, work: Work) -> pa.Table:
+        rows = shard.parent_rows(["group_id", "sample_index"]).to_pylist()
+        work.done(len(rows))
+        filled = [{**r, "value": v, "valid": v is not None} for r, v in zip(rows, values[shard.index], strict=True)]
+        return pa.Table.from_pylist(filled, schema=REWARDS.schema)
+
+    return context.make("import", "rewards", key, column, compute, total=samples.rows, unit="samples")

@@ -1,0 +1,211 @@
+"""Every component of the recipe on every sample, and on every teacher answer: one slice a component.
+
+Reads the pool, `answers`, and `scores` where a component needs them. Writes `rewards` and `answer_rewards`. A component that was
+added makes its own slice and touches no other. Refuses a component whose input is not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.contract import TABLES
+from data.lake import Key, Shard
+from data.manifest import Slice
+from data.pool import Pool, command, find_answers, find_scores, shown_to_teacher
+from data.refusal import Refusal
+from factory.context import Context, Work
+from factory.rewards import Batch, Component, component
+
+PROMPT_COLUMNS = ["prompt_id", "messages", "references", "answer_pattern", "language", "topic", "source", "extra"]
+SCORERS = (None, "teacher", "policy")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What components may read beside the samples."""
+
+    pool: Pool
+    answers: Slice | None
+    scores: Mapping[str, Slice]
+
+
+def run(context: Context) -> list[Slice]:
+    """Publish the recipe's components for its pool and for the teacher's answers to the same prompts."""
+    components = [component(spec, name) for name, spec in context.recipe.components.items()]
+    if not components:
+        context.say("rewards: the recipe names no component")
+        return []
+    pool = context.pool()
+    answers = find_answers(context.lake, context.recipe, pool.prompts)
+    made = []
+    for item in components:
+        inputs = Inputs(pool, answers, _scores(context, pool, item))
+        _refuse_missing_answers(context, item, answers)
+        made.append(_on_samples(context, item, inputs))
+        if answers is not None:
+            made.append(_on_answers(context, item, inputs))
+    return made
+
+
+def _scores(context: Context, pool: Pool, item: Component) -> dict[str, Slice]:
+    if "scores" not in item.needs:
+        return {}
+    if item.scorer not in SCORERS:
+        raise Refusal(
+            f"component {item.name}: scorer {item.scorer!r} is neither teacher nor policy", "correct `scorer:`"
+        )
+    role = item.scorer or "teacher"
+    policy = role == "policy"
+    temperature = context.recipe.sampling.temperature if policy else 1.0
+    shown = "messages" if policy else shown_to_teacher(context.lake, pool.prompts)
+    scorer = context.row(role)["model_id"]
+    return {"scores": find_scores(context.lake, context.recipe, pool, scorer, temperature, shown)}
+
+
+def _refuse_missing_answers(context: Context, item: Component, answers: Slice | None) -> None:
+    if "answers" in item.needs and answers is None:
+        raise Refusal(
+            f"component {item.name} compares with the teacher's answers, and there are none to these prompts",
+            command(context.recipe, "answers,rewards"),
+        )
+
+
+def _settings(context: Context, item: Component) -> dict[str, Any]:
+    return {"spec": context.recipe.components[item.name], "identity": item.identity()}
+
+
+def _on_samples(context: Context, item: Component, inputs: Inputs) -> Slice:
+    pool = inputs.pool
+    needed = [inputs.answers] if "answers" in item.needs and inputs.answers else []
+    parents = (pool.samples, pool.groups, pool.prompts, *inputs.scores.values(), *needed)
+    key = Key(_settings(context, item), parents)
+
+    def compute(shard: Shard, work: Work) -> pa.Table:
+        samples = shard.parent_rows(["group_id", "sample_index", "text", "finish_reason", "n_tokens"]).to_pylist()
+        prompts = _prompts(pool, shard.index)
+        groups = pq.read_table(pool.groups.files[shard.index], columns=["group_id", "prompt_id"]).to_pylist()
+        prompt_of = {row["group_id"]: row["prompt_id"] for row in groups}
+        scored = _score_rows(inputs, shard.index, len(samples))
+        ids = [prompt_of[row["group_id"]] for row in samples]
+        answers = answer_texts(inputs.answers if needed else None, shard.index)
+        return _rewarded("rewards", item, samples, batch(samples, [prompts[i] for i in ids], answers, scored), work)
+
+    total = pool.samples.rows
+    return _reported(
+        context,
+        context.make("rewards", "rewards", key, item.name, compute, total=total, unit="samples"),
+        item,
+    )
+
+
+def _on_answers(context: Context, item: Component, inputs: Inputs) -> Slice:
+    answers, pool = inputs.answers, inputs.pool
+    assert answers is not None
+    key = Key(_settings(context, item), (answers, pool.prompts))
+    columns = ["prompt_id", "candidate", "text", "finish_reason", "token_ids", "logprobs"]
+    own_scale = _answers_are_scored(answers)
+
+    def compute(shard: Shard, work: Work) -> pa.Table:
+        rows = shard.parent_rows(columns).to_pylist()
+        prompts = _prompts(pool, shard.index)
+        for row in rows:
+            row["n_tokens"] = len(row["token_ids"]) if row["token_ids"] is not None else None
+        scored = [_answer_score(row) if own_scale and item.scorer != "policy" else {} for row in rows]
+        texts = answer_texts(answers if "answers" in item.needs else None, shard.index)
+        return _rewarded(
+            "answer_rewards", item, rows, batch(rows, [prompts[r["prompt_id"]] for r in rows], texts, scored), work
+        )
+
+    return context.make("rewards", "answer_rewards", key, item.name, compute, total=answers.rows, unit="answers")
+
+
+def _answers_are_scored(answers: Slice) -> bool:
+    """Whether the answers' log-probabilities are the teacher's own at temperature 1: greedy ones are, reshaped ones are not."""
+    sampling = answers.settings.get("sampling", {})
+    return sampling.get("temperature") in (0.0, 1.0) and sampling.get("top_p") == 1.0
+
+
+def _answer_score(row: dict[str, Any]) -> dict[str, Any]:
+    if row["logprobs"] is None:
+        return {}
+    return {"logprobs": row["logprobs"], "total": sum(row["logprobs"]), "n_scorer_tokens": len(row["logprobs"])}
+
+
+def _prompts(pool: Pool, index: int) -> dict[int, dict[str, Any]]:
+    rows = pq.read_table(pool.prompts.files[index], columns=PROMPT_COLUMNS).to_pylist()
+    return {row["prompt_id"]: row for row in rows}
+
+
+def answer_texts(answers: Slice | None, index: int) -> dict[int, list[str]]:
+    """prompt_id → the teacher's answers in a shard."""
+    found: dict[int, list[str]] = {}
+    if answers is not None:
+        for row in pq.read_table(answers.files[index], columns=["prompt_id", "text"]).to_pylist():
+            found.setdefault(row["prompt_id"], []).append(row["text"])
+    return found
+
+
+def _score_rows(inputs: Inputs, index: int, count: int) -> list[dict[str, Any]]:
+    if "scores" not in inputs.scores:
+        return [{}] * count
+    columns = ["logprobs", "total", "n_scorer_tokens"]
+    return pq.read_table(inputs.scores["scores"].files[index], columns=columns).to_pylist()
+
+
+def batch(
+    rows: list[dict[str, Any]],
+    prompts: list[dict[str, Any]],
+    answers: Mapping[int, list[str]],
+    scored: list[dict[str, Any]],
+) -> Batch:
+    """Texts with what is known of their prompts, as components read them."""
+    extra = [json.loads(p["extra"]) if p.get("extra") else {} for p in prompts]
+    names = {name for row in extra for name in row}
+    columns: dict[str, list[Any]] = {n: [row.get(n) for row in extra] for n in sorted(names)}
+    columns |= {n: [p.get(n) for p in prompts] for n in ("topic", "source")}
+    return Batch(
+        prompts=[p["messages"] for p in prompts],
+        texts=[row["text"] for row in rows],
+        references=[p["references"] or [] for p in prompts],
+        answers=[answers.get(p["prompt_id"], []) for p in prompts],
+        finish_reasons=[row["finish_reason"] for row in rows],
+        n_tokens=[row["n_tokens"] for row in rows],
+        answer_patterns=[p["answer_pattern"] for p in prompts],
+        languages=[p["language"] for p in prompts],
+        scorer_logprobs=[s.get("logprobs") for s in scored],
+        scorer_totals=[s.get("total") for s in scored],
+        n_scorer_tokens=[s.get("n_scorer_tokens") for s in scored],
+        columns=columns,
+    )
+
+
+def _rewarded(table: str, item: Component, rows: list[dict[str, Any]], inputs: Batch, work: Work) -> pa.Table:
+    schema = TABLES[table].schema
+    if not rows:
+        return schema.empty_table()
+    keys = TABLES[table].keys
+    rewards = item.score(inputs)
+    work.done(len(rows))
+    return pa.Table.from_pylist(
+        [
+            {**{k: row[k] for k in keys}, "value": r.value, "valid": r.valid, "values": r.values, "detail": r.detail}
+            for row, r in zip(rows, rewards, strict=True)
+        ],
+        schema=schema,
+    )
+
+
+def _reported(context: Context, made: Slice, item: Component) -> Slice:
+    """Say it when a component has nothing to say of many samples: null is not zero, and a reward of it is null too."""
+    rows = context.lake.read(made, ["value", "detail"])
+    missing = rows.column("value").null_count
+    if missing:
+        details = [d for v, d in zip(*(c.to_pylist() for c in rows.columns), strict=True) if v is None and d]
+        why = f" ({max(set(details), key=details.count)})" if details else ""
+        context.remark(made, f"no value for {missing:,} of {made.rows:,} samples{why}")
+    return made

@@ -1,0 +1,233 @@
+"""The pool: groups of samples of the policy, with the log-probabilities they were drawn under.
+
+Reads train `prompts`. Writes `groups` and `samples`. A pool of fewer samples is topped up: its rows are copied, only new ones
+drawn. Refuses prompts longer than the model's context."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data.contract import GROUPS, SAMPLES
+from data.keys import hex_id, id64, sample_seed
+from data.lake import Key, Shard
+from data.manifest import Slice
+from data.pool import groups_key, samples_key
+from data.refusal import Refusal
+from factory.context import Context, Work
+from factory.engines import Draw, GroupRequest, TokenSampling
+
+MOST = 256  # sample_index is uint8
+
+
+def run(context: Context) -> list[Slice]:
+    """Publish the recipe's pool, unless it is imported."""
+    if any(source.kind == "samples" for source in context.settings.imports.values()):
+        context.say("samples: the pool is imported, nothing to draw")
+        return []
+    recipe = context.recipe
+    if not 1 <= recipe.sampling.n <= MOST:
+        raise Refusal(f"sampling.n is {recipe.sampling.n}; a group holds 1 to {MOST} samples", "sampling.n=8")
+    if recipe.sampling.temperature <= 0:
+        raise Refusal("sampling.temperature is 0: a greedy pool has no spread to learn from", "sampling.temperature=1")
+    groups = make_groups(context)
+    return [groups, _make_samples(context, groups)]
+
+
+def make_groups(context: Context) -> Slice:
+    """One row a train prompt: the prompt's ids and how it is sampled."""
+    recipe, prompts, policy = context.recipe, context.prompts(), context.row("policy")
+    key = groups_key(recipe, prompts, policy, context.tokens("policy").stop_ids(recipe.sampling.stop))
+    settings = dict(key.settings)
+
+    def compute(shard: Shard, work: Work) -> pa.Table:
+        table = train_rows(shard.parent_rows(["prompt_id", "messages", "split"]))
+        ids = prompt_ids(context, "policy", table, recipe.sampling.max_tokens)
+        seeds = {"policy": policy["model_id"], **settings}
+        rows = [
+            {
+                "group_id": id64(
+                    "group", prompt, seeds["policy"], settings["sampling"], settings["stop_ids"], recipe.seed
+                ),
+                "prompt_id": prompt,
+                "prompt_token_ids": tokens,
+            }
+            for prompt, tokens in zip(table.column("prompt_id").to_pylist(), ids, strict=True)
+        ]
+        work.done(len(rows))
+        return group_table(
+            rows,
+            policy["model_id"],
+            settings["sampling"],
+            settings["stop_ids"],
+            "processed",
+            recipe.factory.engine.name,
+        )
+
+    return context.make(
+        "samples",
+        "groups",
+        key,
+        recipe.pool_label,
+        compute,
+        total=prompts.rows - prompts.notes.get("held_out", 0),
+        unit="prompts",
+    )
+
+
+def train_rows(prompts: pa.Table) -> pa.Table:
+    """The rows that may be sampled and answered."""
+    return prompts.filter(pc.equal(prompts.column("split"), "train"))
+
+
+def prompt_ids(context: Context, role: str, prompts: pa.Table, max_tokens: int) -> list[list[int]]:
+    """The prompts in a model's template. Refuses one that leaves no room for `max_tokens`."""
+    tokens = context.tokens(role)
+    found = []
+    for id_, messages in zip(
+        prompts.column("prompt_id").to_pylist(), prompts.column("messages").to_pylist(), strict=True
+    ):
+        ids = tokens.prompt_ids(messages)
+        if tokens.context is not None and len(ids) + max_tokens > tokens.context:
+            raise Refusal(
+                f"prompt {hex_id(id_)} has {len(ids)} tokens; with {max_tokens} to be drawn that is more than the {tokens.context}"
+                f" positions of {context.model(role).path}",
+                f"shorten that prompt, or make max_tokens smaller (at most {max(tokens.context - len(ids), 0)} fit behind it)",
+            )
+        found.append(ids)
+    return found
+
+
+def group_table(
+    rows: list[dict[str, Any]], policy: str, sampling: dict[str, Any], stop_ids: list[int], mode: str, engine: str
+) -> pa.Table:
+    """Rows of `groups` with the columns that all of them share."""
+    truncated = sampling.get("top_p", 1.0) < 1 or sampling.get("top_k", 0) > 0
+    names = ("temperature", "top_p", "top_k", "max_tokens", "repetition_penalty")
+    shared = {name: sampling.get(name) for name in names} | {
+        "policy": policy,
+        "stop_ids": stop_ids,
+        "alpha": 0.0,
+        "logprobs_mode": mode,
+        "support": "truncated" if truncated else "full",
+        "engine": engine,
+    }
+    return pa.Table.from_pylist([{**row, **shared} for row in rows], schema=GROUPS.schema)
+
+
+def _make_samples(context: Context, groups: Slice) -> Slice:
+    recipe = context.recipe
+    key = samples_key(recipe, groups)
+    older = _older(context, key, groups)
+    round_ = round_of(context)
+    total = groups.rows * recipe.sampling.n
+
+    def compute(shard: Shard, work: Work) -> pa.Table:
+        wanted = shard.parent_rows(["group_id", "prompt_token_ids"])
+        there = older.get(groups.shards[shard.index].key)
+        kept = _first(pq.read_table(there), recipe.sampling.n) if there is not None else SAMPLES.schema.empty_table()
+        return _sampled(context, wanted, kept.to_pylist(), round_, work)
+
+    return context.make(
+        "samples",
+        "samples",
+        key,
+        recipe.pool_label,
+        compute,
+        total=total,
+        unit="samples",
+        model=context.model("policy").path,
+    )
+
+
+def _sampled(context: Context, wanted: pa.Table, kept: list[dict[str, Any]], round_: int, work: Work) -> pa.Table:
+    """The shard's samples in order of its groups: rows that are there, and the missing ones drawn."""
+    recipe = context.recipe
+    by_group: dict[int, list[dict[str, Any]]] = {}
+    for row in kept:
+        by_group.setdefault(row["group_id"], []).append(row)
+    ids = dict(zip(wanted.column("group_id").to_pylist(), wanted.column("prompt_token_ids").to_pylist(), strict=True))
+    sampling = token_sampling(context)
+    requests = []
+    for group_id, tokens in ids.items():
+        first = len(by_group.get(group_id, []))
+        seeds = [sample_seed(recipe.seed, group_id, i) for i in range(first, recipe.sampling.n)]
+        if seeds:
+            requests.append(GroupRequest(group_id, tokens, seeds, sampling, first))
+    if requests:
+        engine = context.engine("policy", "generate")
+        work.tally.device = engine.device
+        for group in engine.generate(requests):
+            rows = [
+                _row(context, group.group_id, group.first_index + i, d, round_) for i, d in enumerate(group.samples)
+            ]
+            by_group.setdefault(group.group_id, []).extend(rows)
+            work.done(len(rows), len(ids[group.group_id]), sum(row["n_tokens"] for row in rows))
+    return pa.Table.from_pylist([row for group_id in ids for row in by_group[group_id]], schema=SAMPLES.schema)
+
+
+def token_sampling(context: Context) -> TokenSampling:
+    """The recipe's sampling for the policy's ids."""
+    sampling = {k: v for k, v in asdict(context.recipe.sampling).items() if k not in ("n", "stop")}
+    return TokenSampling(**sampling, stop_ids=tuple(context.tokens("policy").stop_ids(context.recipe.sampling.stop)))
+
+
+def _row(context: Context, group_id: int, index: int, draw: Draw, round_: int) -> dict[str, Any]:
+    return {
+        "group_id": group_id,
+        "sample_index": index,
+        "token_ids": draw.token_ids,
+        "n_tokens": len(draw.token_ids),
+        "text": context.tokens("policy").text(draw.token_ids),
+        "behaviour_logprobs": draw.logprobs,
+        "finish_reason": draw.finish_reason,
+        "stop_token": draw.stop_token,
+        "origin": "student",
+        "round": round_,
+        "seed": sample_seed(context.recipe.seed, group_id, index),
+    }
+
+
+def _first(rows: pa.Table, n: int) -> pa.Table:
+    return rows.filter(pc.less(rows.column("sample_index"), n))
+
+
+def _older(context: Context, key: Key, groups: Slice) -> dict[str, Any]:
+    """Group shard's key → file of samples drawn for exactly those groups under another n, the largest."""
+
+    def without_n(settings: Any) -> dict[str, Any]:
+        return {**settings, "sampling": {k: v for k, v in settings.get("sampling", {}).items() if k != "n"}}
+
+    same = [
+        s
+        for s in context.lake.slices("samples")
+        if s.models == dict(key.models) and without_n(s.settings) == without_n(key.settings)
+    ]
+    found: dict[str, Any] = {}
+    for slice_ in sorted(same, key=lambda s: s.settings["sampling"]["n"]):
+        parent = context.lake.slice(slice_.parent("groups"))
+        found |= {g.key: file for g, file in zip(parent.shards, slice_.files, strict=True) if file.is_file()}
+    return {shard.key: found[shard.key] for shard in groups.shards if shard.key in found}
+
+
+def round_of(context: Context) -> int:
+    """0 for the initial student; for a run, one more than the round of the pool that it was trained on."""
+    recipe = context.recipe
+    if recipe.policy == "student":
+        return 0
+    name = recipe.policy.removeprefix("run:")
+    runs = context.lake.root / "runs" / "journal" / f"{name}.parquet"
+    rows = pq.read_table(runs, columns=["slices"]).to_pylist() if runs.is_file() else []
+    named = json.loads(rows[-1]["slices"]) if rows else []
+    paths = list(named.values()) if isinstance(named, dict) else list(named)
+    pools = [p for p in paths if isinstance(p, str) and p.startswith("samples/")]
+    if not pools or not (context.lake.root / pools[0] / "_manifest.json").is_file():
+        return 1
+    first = context.lake.slice(pools[0])
+    rounds = context.lake.read(replace(first, shards=first.shards[:1]), ["round"]).column(0)
+    return int(pc.max(rounds).as_py() or 0) + 1

@@ -1,0 +1,135 @@
+"""Log-probabilities of the pool's own tokens under the teacher, and under the policy rescored.
+
+Reads the pool. Writes `scores`: the teacher at temperature 1 on its own chat template and on `teacher_messages`, the policy at
+the pool's temperature on the prompt it was sampled from. Refuses a teacher with other tokens, and prompts too long for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.contract import SCORES
+from data.keys import hex_id
+from data.lake import Shard
+from data.manifest import Slice
+from data.pool import Pool, scores_key, shown_to_teacher
+from data.refusal import Refusal
+from factory.context import Context, Work
+from factory.engines import ScoreRequest
+
+
+def run(context: Context) -> list[Slice]:
+    """Score the recipe's pool by its teacher, where it has one, and by its policy."""
+    pool = context.pool()
+    made = []
+    if context.recipe.teacher is not None:
+        refuse_other_tokens(context)
+        shown = shown_to_teacher(context.lake, pool.prompts)
+        made.append(_score(context, pool, "teacher", 1.0, shown))
+    made.append(_score(context, pool, "policy", context.recipe.sampling.temperature, "messages"))
+    return made
+
+
+def refuse_other_tokens(context: Context) -> None:
+    """Scores token by token need one tokenizer: the files' fingerprints, or at least the vocabularies, must be equal."""
+    student, teacher = context.row("policy"), context.row("teacher")
+    if student["tokenizer"] == teacher["tokenizer"]:
+        return
+    ours, theirs = (context.tokens(role).tokenizer.get_vocab() for role in ("policy", "teacher"))
+    if ours != theirs:
+        raise Refusal(
+            f"teacher {teacher['name']} and student {student['name']} have different tokenizers"
+            f" ({len(theirs)} and {len(ours)} tokens); scores need the same one",
+            "leave `scores` and teacher_loglik out; answers and components on text work: stages=[prompts,answers,samples,rewards]",
+        )
+
+
+def _score(context: Context, pool: Pool, role: str, temperature: float, shown: str) -> Slice:
+    scorer = context.row(role)["model_id"]
+
+    def compute(shard: Shard, work: Work) -> pa.Table:
+        return _scored(context, pool, shard, role, temperature, shown, work)
+
+    key, label = scores_key(pool, scorer, temperature, shown), f"{pool.samples.label}-{role}"
+    model = context.model(role).path
+    return context.make("scores", "scores", key, label, compute, total=pool.samples.rows, unit="samples", model=model)
+
+
+def _scored(
+    context: Context, pool: Pool, shard: Shard, role: str, temperature: float, shown: str, work: Work
+) -> pa.Table:
+    samples = shard.parent_rows(["group_id", "sample_index", "token_ids"]).to_pylist()
+    if not samples:
+        return SCORES.schema.empty_table()
+    prompts = prompts_for(context, pool, shard.index, role, shown)
+    completions: dict[int, list[list[int]]] = {}
+    for row in samples:
+        completions.setdefault(row["group_id"], []).append(row["token_ids"])
+    _refuse_too_long(context, role, prompts, completions)
+    logprobs = score_groups(context, role, prompts, completions, temperature, work)
+    scorer = context.row(role)["model_id"]
+    rows = [
+        {
+            "group_id": row["group_id"],
+            "sample_index": row["sample_index"],
+            "scorer": scorer,
+            "logprobs": values,
+            "total": sum(values),
+            "alignment": "same_tokenizer",
+            "n_scorer_tokens": len(values),
+            "unaligned_share": 0.0,
+        }
+        for row, values in zip(samples, (v for group in completions for v in logprobs[group]), strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=SCORES.schema)
+
+
+def score_groups(
+    context: Context,
+    role: str,
+    prompts: Mapping[int, list[int]],
+    completions: Mapping[int, list[list[int]]],
+    temperature: float,
+    work: Work,
+) -> dict[int, list[list[float]]]:
+    """group_id → log p of every completion's tokens."""
+    engine = context.engine(role, "score")
+    work.tally.device = engine.device
+    found = {}
+    for scored in engine.score([ScoreRequest(g, prompts[g], c) for g, c in completions.items()], temperature):
+        found[scored.group_id] = scored.logprobs
+        tokens = sum(len(v) for v in scored.logprobs)
+        work.done(len(scored.logprobs), len(prompts[scored.group_id]) + tokens, tokens)
+    return found
+
+
+def prompts_for(context: Context, pool: Pool, index: int, role: str, shown: str) -> dict[int, list[int]]:
+    """group_id → the prompt's ids as the scorer reads them; the policy reads what it was sampled from."""
+    groups = pq.read_table(pool.groups.files[index], columns=["group_id", "prompt_id", "prompt_token_ids"]).to_pylist()
+    if role == "policy":
+        return {row["group_id"]: row["prompt_token_ids"] for row in groups}
+    columns = ["prompt_id", "messages", "teacher_messages"]
+    asked: dict[int, Any] = {}
+    for row in pq.read_table(pool.prompts.files[index], columns=columns).to_pylist():
+        asked[row["prompt_id"]] = (row["teacher_messages"] if shown == "teacher_messages" else None) or row["messages"]
+    tokens = context.tokens(role)
+    return {row["group_id"]: tokens.prompt_ids(asked[row["prompt_id"]]) for row in groups}
+
+
+def _refuse_too_long(
+    context: Context, role: str, prompts: Mapping[int, list[int]], completions: Mapping[int, list[list[int]]]
+) -> None:
+    limit = context.tokens(role).context
+    if limit is None:
+        return
+    for group, samples in completions.items():
+        longest = max(len(sample) for sample in samples)
+        if len(prompts[group]) + longest > limit:
+            raise Refusal(
+                f"group {hex_id(group)}: {role} {context.model(role).path} would see a prompt of {len(prompts[group])} tokens and a"
+                f" sample of {longest}, more than its {limit} positions; a cut context gives scores of another text",
+                "shorten that prompt or its teacher_messages, or give a teacher with a longer context",
+            )
