@@ -109,7 +109,7 @@ def test_raft_takes_the_first_best_of_each_group_or_the_chosen():
     ones = [[1.0], [1.0], [1.0], [1.0]]
     groups = [5, 9, 5, 9]
     close(c("raft", view(ones, [0.1, 0.7, 0.3, 0.7], group=groups)), [[0.0], [1.0], [1.0], [0.0]])
-    masked = view(ones, [0.1, 0.7, 0.3, 0.7], group=groups, mask=[[True], [False], [True], [True]])
+    masked = view(ones, [0.1, 0.9, 0.3, 0.7], group=groups, mask=[[True], [False], [True], [True]])
     close(c("raft", masked), [[0.0], [0.0], [1.0], [1.0]])
     chosen = view(ones, [0.1, 0.7, 0.3, 0.7], group=groups, chosen=[True, False, True, False])
     close(c("raft", chosen), [[1.0], [0.0], [1.0], [0.0]])

@@ -72,8 +72,8 @@ def test_a_nan_under_the_mask_stays_a_nan():
 
 
 def test_broken_records_are_counted_and_long_sequences_do_not_overflow():
-    log_bt = torch.full((2, 40), 2.0)
-    log_bt[1, 0] = 21.0
+    log_bt = torch.zeros(2, 40)
+    log_bt[1], log_bt[1, 0] = 19.0, 21.0
     drift = DriftSums.from_log_ratio(log_bt, torch.ones(2, 40).bool(), torch.zeros(2, 40).bool())
     assert drift.token_broken.item() == 1
     assert drift.figures()["sequence_ess"] == pytest.approx(0.5, rel=1e-6)
