@@ -5,17 +5,13 @@ another tokenizer or chat template, and a filter that nothing passes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from data import pool as pools
 from data.lake import Lake
 from data.refusal import Refusal
 from trainer.config import TrainerRecipe
 from trainer.replay import Text, table_source
+from trainer.sources import Reading, component_names, find_components
 from trainer.stream import Source
-
-if TYPE_CHECKING:
-    from trainer.sources import Reading
 
 
 def answers(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> Source[Text]:
@@ -37,4 +33,38 @@ def _teacher(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> Source[Text
 
 
 def _best_of_n(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> Source[Text]:
-    raise NotImplementedError
+    """Live: another reward or filter chooses others, without the factory."""
+    from data.selection import Candidates, best_of_n
+
+    if not recipe.reward:
+        raise Refusal("best_of_n ranks by the recipe's reward, and it has none", "'reward=…', or replay.bc=teacher")
+    pool = reading.pool.pool if reading.pool else pools.find_pool(lake, recipe, reading.start.model_id)
+    names = component_names(lake, recipe, pool.samples, [recipe.reward, recipe.where])
+    found = pools.find_answers(lake, recipe, pool.prompts)
+    tokens = None
+    if found is not None:
+        tokens = pools.find_answer_tokens(lake, recipe, found, pool.prompts, reading.start.identity)
+    candidates = Candidates(
+        pool.samples,
+        pool.groups,
+        find_components(lake, recipe, pool.samples, names),
+        found,
+        tokens,
+        find_components(lake, recipe, found, names) if found else {},
+    )
+    read = [pool.prompts, pool.groups, pool.samples, *candidates.rewards.values(), *candidates.answer_rewards.values()]
+    for slice_ in [*read, *([found, tokens] if found and tokens else [])]:
+        reading.use(slice_)
+    selected = best_of_n(lake, candidates, recipe.reward, recipe.where)
+    chosen = selected.filter(selected["chosen"])
+    prompts = len(set(selected["prompt_id"].to_pylist()))
+    if not chosen.num_rows:
+        raise Refusal(
+            f"no candidate of {prompts} prompts passes where={recipe.where!r}: behaviour cloning has no target",
+            f"python -m data inspect {recipe.where or recipe.reward!r} --lake {recipe.lake}, or losses.bc=0",
+        )
+    answered = chosen["source"].to_pylist().count("answer")
+    reading.notes.append(
+        f"best of n: {chosen.num_rows} of {prompts} prompts have a target, {answered} of them the teacher's answer"
+    )
+    return table_source("answers", chosen.select(["prompt_token_ids", "token_ids"]))

@@ -23,6 +23,7 @@ from trainer.ema import Average, replaced
 from trainer.final import finish, row_of
 from trainer.forward import Policy, context_length, load
 from trainer.journal import Metrics, Run, claim, disk, publish
+from trainer.normalise import normalised
 from trainer.optimiser import build, move
 from trainer.plan import StepPlan, plan_step
 from trainer.probe import prober
@@ -114,6 +115,9 @@ def prepare(
 
 
 def _load(recipe: TrainerRecipe, reading: Reading) -> Policy:
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # a refusal stands alone on stderr
     model = reading.start.settings
     try:
         return load(
@@ -220,6 +224,8 @@ def next_plan(training: Training) -> StepPlan:
         raise Refusal(f"step {training.step}: rl, bc and pt all have weight 0", "give one of them a weight in losses")
     replay = settings.replay
     groups = training.groups.take(replay.prompts) if training.groups and weights.rl else []
+    if training.reading.pool and training.reading.pool.normalised_by_step and groups:
+        groups = normalised(groups, replay)
     answers = training.answers.take(replay.answers) if training.answers and weights.bc else []
     documents = training.documents.take(replay.corpus_tokens) if training.documents and weights.pt else []
     return plan_step(

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.advantages import is_truncated
+from data.keys import hex_id
 from data.manifest import Slice
 from data.refusal import Refusal
 from data.zip import RowGroup, row_groups, zip_groups
@@ -33,6 +35,28 @@ class Group:
     advantages: np.ndarray
     chosen: np.ndarray | None
     """Which samples `raft` imitates; None: the best."""
+    rewards: np.ndarray | None = None
+    """Rewards of all the group's samples (NaN: invalid), where the step normalises them itself."""
+    cut: np.ndarray | None = None
+    """Which of all the group's samples were cut by length."""
+    rows: np.ndarray | None = None
+    """Places among all the group's samples of those in the loss."""
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """What is known of a pool's samples by ordinal, without their tokens."""
+
+    starts: np.ndarray
+    """First ordinal of each group."""
+    in_loss: np.ndarray
+    """Bool: samples that count, of groups that are kept."""
+    advantages: np.ndarray
+    """float32, a memory-mapped file."""
+    chosen: np.ndarray | None = None
+    """Bool: what `raft` imitates; None: the best of each group."""
+    rewards: np.ndarray | None = None
+    """float64, where the step normalises them itself."""
 
 
 @dataclass(frozen=True)
@@ -50,76 +74,76 @@ def lists(column: pa.ChunkedArray) -> list[np.ndarray]:
     return [values[bounds[i] : bounds[i + 1]] for i in range(len(array))]
 
 
-def pool_source(
-    samples: Slice,
-    groups: Slice,
-    rescored: Slice | None,
-    starts: np.ndarray,
-    in_loss: np.ndarray,
-    advantages: np.ndarray,
-    chosen: np.ndarray | None,
-) -> Source[Group]:
-    """The pool's groups. `starts` (groups): first ordinal of each group; the vectors are by ordinal of `samples`."""
+def pool_source(samples: Slice, groups: Slice, rescored: Slice | None, vectors: Vectors) -> Source[Group]:
+    """The pool's groups that have a sample in the loss, with those samples."""
     refuse_behaviour(samples)
-    blocks = row_groups(samples)
-    bounds = [*starts.tolist(), len(in_loss)]
-    counts = np.add.reduceat(in_loss.astype(np.int64), starts) if len(starts) else np.zeros(0, np.int64)
+    blocks, starts = row_groups(samples), vectors.starts
+    bounds = [*starts.tolist(), len(vectors.in_loss)]
+    counts = np.add.reduceat(vectors.in_loss.astype(np.int64), starts) if len(starts) else np.zeros(0, np.int64)
     first = np.searchsorted(starts, [b.ordinal for b in blocks])
     last = np.searchsorted(starts, [b.ordinal + b.rows for b in blocks])
     others = {} if rescored is None else {"rescored": (rescored, ["logprobs"])}
     shard_first = np.searchsorted(starts, np.cumsum([0, *(s.rows for s in samples.shards)]))
+    columns = ["token_ids", "behaviour_logprobs", *(["finish_reason"] if vectors.rewards is not None else [])]
 
     def read(order: Iterable[int]) -> Iterator[Sequence[Group]]:
         order = list(order)
         prompts = _Prompts(groups)
-        tables = zip_groups(samples, others, columns=["token_ids", "behaviour_logprobs"], order=order)
-        for place, table in zip(order, tables, strict=True):
+        for place, table in zip(order, zip_groups(samples, others, columns=columns, order=order), strict=True):
             spans = [(bounds[g], bounds[g + 1]) for g in range(first[place], last[place])]
             ids = prompts.of(blocks[place], first[place] - shard_first[blocks[place].shard], len(spans))
-            yield _groups(table, spans, ids, in_loss, advantages, chosen, samples)
+            yield list(_groups(_Block(table), spans, ids, vectors, samples.path))
 
     kept = [np.flatnonzero(counts[first[k] : last[k]]) for k in range(len(blocks))]
     return Source("pool", kept, read)
 
 
+class _Block:
+    """The columns of one row group of the zipped pool as lists of arrays."""
+
+    def __init__(self, table: pa.Table):
+        self.origin = int(table.column("ordinal")[0].as_py())
+        self.ids = table.column("group_id").to_numpy()
+        self.tokens, self.behaviour = lists(table.column("token_ids")), lists(table.column("behaviour_logprobs"))
+        names = table.column_names
+        self.old = lists(table.column("rescored.logprobs")) if "rescored.logprobs" in names else None
+        self.cut = is_truncated(table.column("finish_reason")) if "finish_reason" in names else None
+
+
 def _groups(
-    table: pa.Table,
-    spans: list[tuple[int, int]],
-    prompts: list[tuple[int, np.ndarray]],
-    in_loss: np.ndarray,
-    advantages: np.ndarray,
-    chosen: np.ndarray | None,
-    samples: Slice,
-) -> list[Group]:
-    origin = int(table.column("ordinal")[0].as_py())
-    ids = table.column("group_id").to_numpy()
-    tokens, behaviour = lists(table.column("token_ids")), lists(table.column("behaviour_logprobs"))
-    old = lists(table.column("rescored.logprobs")) if "rescored.logprobs" in table.column_names else None
-    found = []
+    block: _Block, spans: list[tuple[int, int]], prompts: list[tuple[int, np.ndarray]], vectors: Vectors, where: str
+) -> Iterator[Group]:
     for (start, end), (group_id, prompt) in zip(spans, prompts, strict=True):
-        if group_id != ids[start - origin]:
-            raise Refusal(f"{samples.path}: its groups slice holds other groups", "python -m data verify")
-        rows = [r for r in range(start, end) if in_loss[r]]
-        local = [r - origin for r in rows]
-        for r in local:
-            if not len(tokens[r]) == len(behaviour[r]) or (old is not None and len(old[r]) != len(tokens[r])):
-                raise Refusal(
-                    f"{samples.path}: a sample of group {group_id:016x} has {len(tokens[r])} tokens and "
-                    f"{len(behaviour[r])} behaviour log-probabilities",
-                    "python -m factory: import or sample the pool again",
-                )
-        found.append(
-            Group(
-                int(group_id),
-                prompt.tolist(),
-                [tokens[r].tolist() for r in local],
-                [behaviour[r] for r in local],
-                None if old is None else [old[r] for r in local],
-                np.asarray(advantages[rows], np.float32),
-                None if chosen is None else chosen[rows],
-            )
+        if group_id != block.ids[start - block.origin]:
+            raise Refusal(f"{where}: its groups slice holds other groups", "python -m data verify")
+        rows = start + np.flatnonzero(vectors.in_loss[start:end])
+        local = [row - block.origin for row in rows.tolist()]
+        for row in local:
+            _refuse_lengths(block, row, group_id, where)
+        whole = slice(start - block.origin, end - block.origin)
+        yield Group(
+            int(group_id),
+            prompt.tolist(),
+            [block.tokens[row].tolist() for row in local],
+            [block.behaviour[row] for row in local],
+            None if block.old is None else [block.old[row] for row in local],
+            np.asarray(vectors.advantages[rows], np.float32),
+            None if vectors.chosen is None else vectors.chosen[rows],
+            None if vectors.rewards is None else vectors.rewards[start:end],
+            None if block.cut is None else block.cut[whole],
+            rows - start,
         )
-    return found
+
+
+def _refuse_lengths(block: _Block, row: int, group_id: int, where: str) -> None:
+    tokens = len(block.tokens[row])
+    for name, values in (("behaviour", block.behaviour[row]), ("rescored", block.old[row] if block.old else None)):
+        if values is not None and len(values) != tokens:
+            raise Refusal(
+                f"{where}: a sample of group {hex_id(group_id)} has {tokens} tokens and {len(values)} {name} "
+                f"log-probabilities",
+                "sample or import the pool again with python -m factory",
+            )
 
 
 class _Prompts:

@@ -5,7 +5,7 @@ tokenizer or chat template, scores of other samples, a missing or all-zero μ, e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,8 @@ class PoolReading:
     temperature: float
     max_tokens: int
     rescored_behaviour: bool
+    normalised_by_step: bool
+    """Whether advantages depend on what else is in the step (`mean_batch_std`)."""
 
 
 @dataclass
@@ -129,7 +131,9 @@ def _pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) -> P
     where = recipe.where if "raft" in reading.objective else None
     found = pool_advantages(
         pool.samples,
-        find_components(lake, recipe, pool.samples, [recipe.reward, where]),
+        find_components(
+            lake, recipe, pool.samples, component_names(lake, recipe, pool.samples, [recipe.reward, where])
+        ),
         recipe.reward,
         where=where,
         method=replay.advantage,
@@ -152,8 +156,17 @@ def _pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) -> P
             f"{pool.samples.path} has no scores by the policy itself, which the KL is measured from",
             pools.command(recipe, "scores") + ", or losses.kl=0",
         )
-    chosen = found.passed & in_loss if where else None
-    return PoolReading(pool, found, in_loss, chosen, rescored, temperature, max_tokens, rescored_behaviour)
+    return PoolReading(
+        pool,
+        found,
+        in_loss,
+        found.passed & in_loss if where else None,
+        rescored,
+        temperature,
+        max_tokens,
+        rescored_behaviour,
+        normalised_by_step=replay.advantage == "mean_batch_std",
+    )
 
 
 def _in_loss(found: PoolAdvantages, pool: pools.Pool, recipe: TrainerRecipe) -> np.ndarray:
@@ -170,19 +183,29 @@ def _in_loss(found: PoolAdvantages, pool: pools.Pool, recipe: TrainerRecipe) -> 
     return in_loss
 
 
-def find_components(lake: Lake, recipe: TrainerRecipe, base: Slice, expressions: list[str | None]) -> dict[str, Slice]:
-    """Slices of the components that the expressions name, for exactly these samples or answers. Imported rewards, which no
-    recipe describes, answer to their label."""
-    from data.expression import compile_expression
-
-    table = "rewards" if base.table == "samples" else "answer_rewards"
-    imported = {s.label: s for s in lake.slices(table) if s.parents[:1] == (base.path,) and "import" in s.settings}
-    known = set(recipe.components) | set(imported)
-    names = {name for text in expressions if text for name in compile_expression(text, known).names} & known
+def find_components(lake: Lake, recipe: TrainerRecipe, base: Slice, names: Iterable[str]) -> dict[str, Slice]:
+    """Slices of the named components for exactly these samples or answers. Imported rewards, which no recipe describes, answer
+    to their label, and teacher answers have none of them."""
+    imported = imported_rewards(lake, base)
+    wanted = [name for name in sorted(names) if name in recipe.components or name in imported]
     return {
         name: pools.find_rewards(lake, recipe, name, base) if name in recipe.components else imported[name]
-        for name in sorted(names)
+        for name in wanted
     }
+
+
+def imported_rewards(lake: Lake, base: Slice) -> dict[str, Slice]:
+    """Reward columns that came with an imported pool, by label."""
+    found = lake.slices("rewards") if base.table == "samples" else []
+    return {s.label: s for s in found if s.parents[:1] == (base.path,) and "import" in s.settings}
+
+
+def component_names(lake: Lake, recipe: TrainerRecipe, samples: Slice, expressions: Iterable[str | None]) -> set[str]:
+    """Components that the expressions name. Refuses unknown names, with the nearest."""
+    from data.expression import compile_expression
+
+    known = set(recipe.components) | set(imported_rewards(lake, samples))
+    return {name for text in expressions if text for name in compile_expression(text, known).names} & known
 
 
 def _sampling(lake: Lake, pool: pools.Pool, reading: Reading) -> tuple[float, int, bool]:
@@ -224,10 +247,12 @@ def _corpus(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> Source[np.nd
 
 def pool_source(reading: PoolReading, vector: np.ndarray) -> Source[Group]:
     """The pool as a source of groups; `vector` is the advantages' memory-mapped file."""
+    from trainer.replay import Vectors
     from trainer.replay import pool_source as source
 
-    pool, starts = reading.pool, reading.advantages.group_starts
-    return source(pool.samples, pool.groups, reading.rescored, starts, reading.in_loss, vector, reading.chosen)
+    rewards = reading.advantages.values if reading.normalised_by_step else None
+    vectors = Vectors(reading.advantages.group_starts, reading.in_loss, vector, reading.chosen, rewards)
+    return source(reading.pool.samples, reading.pool.groups, reading.rescored, vectors)
 
 
 def configuration(recipe: TrainerRecipe) -> dict[str, Any]:

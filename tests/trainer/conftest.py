@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +28,8 @@ from trainer.config import TrainerRecipe, TrainerSettings
 QUESTIONS = [f"hvat eitur oyggj {i}?" for i in range(8)]
 TRAIN, SHARD = 6, 3  # prompts that are trained on; prompts a shard
 COMPONENTS = {
-    "points": {"use": "tests.made:up"},
-    "length": {"use": "length", "in": "tokens"},
+    "points": {"use": "similarity", "metric": "chrf"},
+    "length": {"use": "length", "unit": "tokens"},
 }
 
 
@@ -50,6 +53,29 @@ class Made:
             elif name not in root:
                 trainer = dataclasses.replace(trainer, **{name: value})
         return dataclasses.replace(self.recipe, **root, trainer=trainer)
+
+    def command(self, *overrides: str, processes: int = 1) -> list[str]:
+        """The command line that trains from this lake, with the recipe as a file."""
+        from omegaconf import OmegaConf
+
+        folder = Path(self.recipe.lake).parent / "conf" / "recipe"
+        folder.mkdir(parents=True, exist_ok=True)
+        values = {k: v for k, v in dataclasses.asdict(self.recipe).items() if v is not None and k != "trainer"}
+        text = "# @package _global_\n# a tiny pool\n" + OmegaConf.to_yaml(OmegaConf.create(values))
+        (folder / "tiny.yaml").write_text(text, encoding="utf-8")
+        start = [sys.executable]
+        if processes > 1:
+            start += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        return [*start, "-m", "trainer", "--config-dir", str(folder.parent), "recipe=tiny", *overrides]
+
+    def cli(self, *overrides: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+        """Run the command; stdout and stderr as text."""
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = self.command(*overrides, processes=processes)
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def publish(lake: Lake, table: str, key: Key, shards: list[list[dict[str, Any]]], label: str) -> Slice:
