@@ -62,7 +62,9 @@ def prefill(model: Any, prompts: Sequence[Sequence[int]], device: torch.device) 
     from transformers import DynamicCache
 
     ids_gt, mask_gt, position_gt = pad_rows(prompts, device, "left")
-    cache = DynamicCache()  # without the config: sliding layers keep the whole prompt, and the mask holds the window
+    cache = DynamicCache(
+        config=model.config
+    )  # sliding layers keep their window alone, as in the library's own decoding
     hidden_gtd = encode(model, ids_gt, mask_gt, position_gt, cache)
     return Prefix(hidden_gtd[:, -1], cache, mask_gt, mask_gt.sum(1))
 

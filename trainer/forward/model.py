@@ -170,9 +170,22 @@ def _model(path: str, origin: dict[str, Any], dtype: torch.dtype, initial: str, 
         if initial == "random":
             torch.manual_seed(seed)
             return AutoModelForCausalLM.from_config(config, trust_remote_code=origin["trust_remote_code"], **choice)
-        return AutoModelForCausalLM.from_pretrained(path, **origin, **choice)
+        if "gguf_file" in origin:
+            return _dense_from_gguf(path, config=config, **origin, **choice)
+        return AutoModelForCausalLM.from_pretrained(path, config=config, **origin, **choice)
     except (OSError, ValueError) as error:
         raise ValueError(f"no causal language model can be loaded from '{path}': {_first_line(error)}") from error
+
+
+def _dense_from_gguf(path: str, **given: Any) -> PreTrainedModel:
+    """Weights unpacked and the quantisation forgotten: packed blocks can neither be trained nor saved."""
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(path, quantization_config=GgufConfig(dequantize=True), **given)
+    quantizer: Any = getattr(model, "hf_quantizer", None)
+    if quantizer is not None:  # absent where the file holds plain floats
+        quantizer.remove_quantization_config(model)
+    return model
 
 
 def _tokenizer(path: str, origin: dict[str, Any]) -> PreTrainedTokenizerFast:

@@ -232,18 +232,26 @@ def test_two_models_of_one_folder_share_no_configuration(tiny_model):
     assert context_length(second) == 512
 
 
-def test_gguf_files_load(tiny_model, tmp_path):
+@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
+def test_gguf_files_load_as_dense_weights_that_train_and_save(kind, tiny_model, tmp_path):
     gguf = pytest.importorskip("gguf")
+    quantisation = gguf.GGMLQuantizationType[kind]
     source = load(tiny_model("llama"))
-    file = _write_gguf(gguf, source, tmp_path / "tiny.gguf")
+    file = _write_gguf(gguf, source, tmp_path / "tiny.gguf", quantisation)
     tiny = load(str(tmp_path), gguf_file=file.name)
     assert tiny.model.config.num_hidden_layers == 2 and tiny.layout == "kv"
     for name in ("model.embed_tokens.weight", "lm_head.weight", "model.layers.1.mlp.up_proj.weight"):
-        assert torch.equal(tiny.model.state_dict()[name], source.model.state_dict()[name])
+        stored = gguf.quants.quantize(source.model.state_dict()[name].numpy(), quantisation)
+        expected = torch.from_numpy(gguf.quants.dequantize(stored, quantisation))
+        torch.testing.assert_close(tiny.model.state_dict()[name], expected, atol=1e-7, rtol=1e-6)
     assert tiny.tokenizer("báturin")["input_ids"] == source.tokenizer("báturin")["input_ids"]
+    assert all(weight.requires_grad and weight.dtype == torch.float32 for weight in tiny.model.parameters())
+    save(tiny, str(tmp_path / "dense"))
+    again = load(str(tmp_path / "dense"))
+    assert torch.equal(again.model.lm_head.weight, tiny.model.lm_head.weight)
 
 
-def _write_gguf(gguf, policy, path):
+def _write_gguf(gguf, policy, path, quantisation):
     """The fewest fields that transformers' reader asks for, with the weights under llama.cpp's names."""
     writer, config = gguf.GGUFWriter(str(path), "llama"), policy.model.config
     writer.add_block_count(config.num_hidden_layers)
@@ -275,7 +283,9 @@ def _write_gguf(gguf, policy, path):
     for layer in range(config.num_hidden_layers):
         names |= {f"model.layers.{layer}.{ours}": f"blk.{layer}.{theirs}" for ours, theirs in parts.items()}
     for name, tensor in policy.model.state_dict().items():
-        writer.add_tensor(names[name.removesuffix(".weight")] + ".weight", tensor.numpy())
+        kind = quantisation if tensor.ndim == 2 else gguf.GGMLQuantizationType.F32
+        stored = gguf.quants.quantize(tensor.numpy(), kind)
+        writer.add_tensor(names[name.removesuffix(".weight")] + ".weight", stored, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
