@@ -77,7 +77,7 @@ def fasttext_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_fasttext_by_file_and_label(value: Value, fasttext_model: str) -> None:
     def of(text: str, **more: str) -> float:
         found = value(text, use="language", method="fasttext", file=fasttext_model, **{"language": "fao_Latn"} | more)
-        assert found is not None and 0 <= found <= 1  # fastText itself says 1.00001
+        assert found is not None and 0 <= found <= 1
         return found
 
     assert of(FAROESE.replace(" í", "\ní")) > 0.9 > 0.1 > of(ENGLISH)
@@ -85,6 +85,20 @@ def test_fasttext_by_file_and_label(value: Value, fasttext_model: str) -> None:
     assert of(FAROESE, output="verdict") == 1.0 and of(ENGLISH, output="verdict") == 0.0
     with pytest.raises(Refusal, match="did you mean 'fao_Latn'"):
         of(FAROESE, language="fo_Latn")
+
+
+def test_a_probability_above_one_is_one(value: Value, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model:
+        def predict(self, texts: list[str], k: int) -> tuple[list[list[str]], list[list[float]]]:
+            assert "\n" not in texts[0] and k == -1
+            return [["__label__fo"]], [[1.0000100]]
+
+    monkeypatch.setattr("factory.rewards.language._fasttext_model", lambda key: (Model(), frozenset({"fo", "is"})))
+    file = tmp_path / "model.bin"
+    file.write_text("")
+    given = {"use": "language", "method": "fasttext", "file": str(file)}
+    assert value(FAROESE, **given) == 1.0
+    assert value(FAROESE, language="is", **given) == 0.0  # a label the model did not list
 
 
 def test_a_file_that_is_no_model_and_an_empty_word_list_are_refused(tmp_path: Path) -> None:

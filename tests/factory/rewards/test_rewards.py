@@ -58,6 +58,7 @@ def test_a_batch_of_texts_is_empty_elsewhere_and_never_zero() -> None:
         ({"use": "repetition", "n": True}, "expected a whole number"),
         ({"use": "repetition", "n": 0}, "at least one"),
         ({"use": "teacher_loglik", "floor": float("nan")}, "expected a finite number"),
+        ({"use": "verifier", "tolerance": True}, "expected a finite number"),
         ({"use": "teacher_loglik", "floor": 3}, "at most 0"),
         ({"use": "agreement", "stop": "er"}, "expected a list of texts"),
         ({"use": "agreement", "lexicon": "/nowhere/lexicon.json"}, "no file /nowhere/lexicon.json"),
