@@ -63,19 +63,26 @@ class Expression:
         group, pool = ", ".join(keys[:-1]), ", ".join(keys[:-2])
         for level in range(1 + max((s.level for s in self.steps), default=-1)):
             steps = [s for s in self.steps if s.level == level]
-            arguments = ", ".join(f"{finite(s.argument)} AS {s.column}_of" for s in steps)
+            arguments = ",\n       ".join(f"{_argument(s.argument)} AS {s.column}_of" for s in steps)
             results = ",\n       ".join(f"{_window(s, group)} AS {s.column}" for s in steps)
             windows = f"g AS (PARTITION BY {group}), a AS ({f'PARTITION BY {pool}' if pool else ''})"
-            ctes.append(f"arguments{level} AS (SELECT *, {arguments} FROM {current})")
-            ctes.append(f"level{level} AS (SELECT *,\n       {results}\n  FROM arguments{level} WINDOW {windows})")
+            ctes.append(f"arguments{level} AS (\nSELECT *, {arguments}\nFROM {current})")
+            ctes.append(f"level{level} AS (\nSELECT *, {results}\nFROM arguments{level} WINDOW {windows})")
             current = f"level{level}"
         head = "WITH " + ",\n".join(ctes) + "\n" if ctes else ""
-        return f"{head}SELECT {', '.join(keys)}, {finite(self.row_sql)} AS value FROM {current}"
+        shown = ", ".join(keys)
+        inner = f"SELECT {shown}, CAST({self.row_sql} AS DOUBLE) AS value FROM {current}"
+        return f"{head}SELECT {shown}, CASE WHEN isfinite(value) THEN value END AS value\nFROM ({inner})"
 
 
 def finite(sql: str) -> str:
     """A value as DOUBLE, infinities and NaN as null: one of them would spoil an average."""
     return f"CASE WHEN isfinite(CAST({sql} AS DOUBLE)) THEN CAST({sql} AS DOUBLE) END"
+
+
+def _argument(sql: str) -> str:
+    """A component's own value is finite by the contract; anything computed may not be."""
+    return sql if sql.startswith('"') and sql.count('"') == 2 else finite(sql)
 
 
 def _window(step: Step, group: str) -> str:

@@ -1,0 +1,167 @@
+"""`python -m data`: ask the tables, look at a reward, check the lake, take a copy of it.
+
+Reads the lake. Writes only what `export`, `gc` and `sql --out` are asked to. A mistake its user can repair is one sentence on
+stderr with the next command, and exit code 2; `--debug` shows the traceback."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data.refusal import Refusal, nearest
+
+app = typer.Typer(
+    help="Ask the lake's tables and look after them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+LakeOption = Annotated[str, typer.Option("--lake", help="Folder of the lake.")]
+DEFAULT_LAKE = "data/lake"
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of a refusal; may stand anywhere.")
+    ] = False,
+) -> None:
+    """Ask the lake's tables and look after them."""
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT over tables and views (see `tables`).")],
+    lake: LakeOption = DEFAULT_LAKE,
+    format: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
+    out: Annotated[Path | None, typer.Option("--out", help="Write to this file instead of the terminal.")] = None,
+) -> None:
+    """Answer one read-only SELECT."""
+    from data import show
+    from data.lake import Lake
+
+    if format not in show.FORMATS:
+        raise Refusal(f"no format {format}: {nearest(format, show.FORMATS)}", 'python -m data sql "…" --format json')
+    rows = Lake.open(lake, must_exist=True).sql(query)
+    content = show.FORMATS[format](rows)
+    if out is None and format == "parquet" and sys.stdout.isatty():
+        raise Refusal("Parquet is no text for a terminal", 'python -m data sql "…" --format parquet --out FILE')
+    if out is None:
+        sys.stdout.buffer.write(content)
+        return
+    try:
+        out.write_bytes(content)
+    except OSError as error:
+        raise Refusal(f"{out} cannot be written: {error.strerror}", "name a file in a folder that exists") from error
+
+
+@app.command()
+def tables(lake: LakeOption = DEFAULT_LAKE) -> None:
+    """List tables with their rows, slices and bytes, and the views."""
+    from data.lake import Lake
+    from data.overview import overview
+    from data.show import as_text
+
+    held, views = overview(Lake.open(lake, must_exist=True))
+    typer.echo(as_text(held, "tables") + "\n" + as_text(views, "views"), nl=False)
+
+
+@app.command()
+def describe(
+    table: Annotated[str, typer.Argument(help="A table or a view.")],
+    lake: LakeOption = DEFAULT_LAKE,
+) -> None:
+    """Show a table's columns: type, unit, meaning."""
+    from data.lake import Lake
+    from data.overview import described
+    from data.show import as_text
+
+    title, columns = described(table, Lake.open(lake))
+    typer.echo(as_text(columns, title), nl=False)
+
+
+@app.command()
+def inspect(
+    expression: Annotated[str, typer.Argument(help='A reward expression, e.g. "zscore_group(chrf) + 0.5*language".')],
+    lake: LakeOption = DEFAULT_LAKE,
+    against: Annotated[
+        str | None, typer.Option(help="Another expression: show groups whose order it reverses.")
+    ] = None,
+    pool: Annotated[str | None, typer.Option(help="Label of the pool; the newest unless given.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Samples and groups shown.")] = 5,
+) -> None:
+    """Look at a reward before training with it."""
+    from data.inspection import as_text
+    from data.inspection import inspect as look
+    from data.lake import Lake
+
+    typer.echo(
+        as_text(look(Lake.open(lake, must_exist=True), expression, against=against, pool=pool, rows=rows)), nl=False
+    )
+
+
+@app.command()
+def verify(lake: LakeOption = DEFAULT_LAKE) -> None:
+    """Check every slice: files, sha256, rows, keys, parents."""
+    from data.lake import Lake
+    from data.verify import verify as check
+
+    result = check(Lake.open(lake, must_exist=True))
+    typer.echo(", ".join(f"{name} {count}" for name, count in result.counts.items()) or "nothing to verify")
+    if result.faults:
+        shown = "; ".join(result.faults[:5]) + ("; …" if len(result.faults) > 5 else "")
+        raise Refusal(f"{len(result.faults)} faults: {shown}", "run the factory's stages of those slices again")
+    typer.echo("no faults")
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="The DuckDB file to write.")],
+    lake: LakeOption = DEFAULT_LAKE,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Copy every table and view into one DuckDB file."""
+    from data.export import export as copy
+    from data.lake import Lake
+
+    rows = copy(Lake.open(lake, must_exist=True), file, replace=replace)
+    for name, count in rows.items():
+        typer.echo(f"{name}: " + ("no data yet" if count is None else f"{count} rows"))
+
+
+@app.command()
+def gc(
+    lake: LakeOption = DEFAULT_LAKE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+) -> None:
+    """Remove files that no manifest names: unfinished slices, temporary files."""
+    from data.lake import Lake
+    from data.verify import collect, garbage
+
+    opened = Lake.open(lake, must_exist=True)
+    files = garbage(opened)
+    for path in files:
+        typer.echo(str(path.relative_to(opened.root)))
+    size = sum(path.stat().st_size for path in files) if dry_run else collect(opened, files)
+    typer.echo(f"{len(files)} files, {size} bytes " + ("would be removed" if dry_run else "removed"))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; a Refusal becomes its two lines and exit code 2."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    try:
+        app([a for a in given if a != "--debug"], prog_name="python -m data")
+    except Refusal as error:
+        if debug:
+            raise
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

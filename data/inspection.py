@@ -1,0 +1,230 @@
+"""A reward looked at before anything is trained with it: its parts, its advantages, its best and worst samples, its SQL.
+
+Reads `samples`, `groups`, `prompts`, `rewards` of one pool. Writes nothing. Refuses what the trainer would refuse: unknown names,
+an expression that is no scalar, a pool that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data.advantages import advantages, column_values, evaluate, is_truncated, starts_of
+from data.expression import compile_expression
+from data.keys import hex_id
+from data.lake import Lake
+from data.refusal import Refusal, nearest
+from data.relations import Pool, literal, pools
+from data.scalars import read_scalars, read_shard
+from data.segments import PAIRS, Spread, sizes, spread
+from data.views import DEMO
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` shows. `flips` is None without a second expression."""
+
+    pool: str
+    components: pa.Table
+    correlation: pa.Table
+    figures: dict[str, int]
+    best: pa.Table
+    worst: pa.Table
+    flips: pa.Table | None
+    flipped: int
+    sql: str
+
+
+def inspect(lake: Lake, text: str, *, against: str | None = None, pool: str | None = None, rows: int = 5) -> Inspection:
+    """Everything about an expression over one pool (the newest unless named). `rows`: samples and groups shown."""
+    label, found = _pool(lake, pool)
+    expression = compile_expression(text, found.rewards)
+    rival = compile_expression(against, found.rewards) if against else None
+    columns = read_scalars(found.samples, found.rewards)
+    starts = starts_of(columns["group_id"])
+    values = evaluate(expression, columns, starts=starts)
+    parts = {name: column_values(columns[name]) for name in sorted(found.rewards)} | {"expression": values}
+    result = advantages(values, ~np.isnan(values), starts, truncated=is_truncated(columns["finish_reason"]))
+    scored = np.flatnonzero(~np.isnan(values))
+    order = scored[np.argsort(-values[scored], kind="stable")]
+    reader = _Samples(lake, found)
+    flips, flipped = None, 0
+    if rival:
+        other = evaluate(rival, columns, starts=starts)
+        groups = np.flatnonzero(flipping(values, other, starts))
+        flips, flipped = reader.flips(groups[:rows], starts, values, other), len(groups)
+    return Inspection(
+        pool=label,
+        components=_components(found, parts, starts),
+        correlation=_correlation(parts),
+        figures=result.figures,
+        best=reader.rows(order[:rows], {"value": values, "advantage": result.vector}),
+        worst=reader.rows(order[::-1][:rows], {"value": values, "advantage": result.vector}),
+        flips=flips,
+        flipped=flipped,
+        sql=expression.sql_over(f"(SELECT * FROM reward_table WHERE pool = {literal(label)})", SQL_KEYS),
+    )
+
+
+SQL_KEYS = ("pool", "group_id", "sample_index")
+
+
+def _pool(lake: Lake, name: str | None) -> tuple[str, Pool]:
+    found = pools(lake)
+    if not found:
+        raise Refusal(f"no pool yet in {lake.root}", DEMO)
+    if name is not None and name not in found:
+        raise Refusal(f"no pool named {name}: {nearest(name, found)}", "python -m data tables")
+    label = name or max(found, key=lambda key: found[key].samples.created)
+    return label, found[label]
+
+
+def _components(pool: Pool, parts: dict[str, np.ndarray], starts: np.ndarray) -> pa.Table:
+    """A row a component (and the expression): range, moments, what is missing, groups without spread."""
+    lines = []
+    for name, values in parts.items():
+        known = values[~np.isnan(values)]
+        groups = spread(values, starts)
+        lines.append(
+            {
+                "component": name,
+                "min": float(known.min()) if len(known) else None,
+                "mean": float(known.mean()) if len(known) else None,
+                "max": float(known.max()) if len(known) else None,
+                "std": float(known.std()) if len(known) else None,
+                "missing": len(values) - len(known),
+                "invalid": _invalid(pool, name),
+                "zero_variance": _share_without_spread(groups),
+            }
+        )
+    return pa.Table.from_pylist(lines)
+
+
+def _share_without_spread(groups: Spread) -> float | None:
+    comparable = groups.count >= 2
+    return float((groups.std[comparable] == 0).mean()) if comparable.any() else None
+
+
+def _invalid(pool: Pool, name: str) -> int | None:
+    """Samples that the component itself called invalid; None for the expression."""
+    if name not in pool.rewards:
+        return None
+    return sum(
+        int(np.count_nonzero(~read_shard(file, ["valid"])["valid"].to_numpy())) for file in pool.rewards[name].files
+    )
+
+
+def _correlation(parts: dict[str, np.ndarray]) -> pa.Table:
+    """Pearson's r over samples that have both; null where one of them is constant."""
+    lines = []
+    for name, x in parts.items():
+        line: dict[str, str | float | None] = {"component": name}
+        for other, y in parts.items():
+            both = ~np.isnan(x) & ~np.isnan(y)
+            a, b = x[both], y[both]
+            flat = len(a) < 2 or a.min() == a.max() or b.min() == b.max()
+            line[other] = None if flat else float(np.corrcoef(a, b)[0, 1])
+        lines.append(line)
+    return pa.Table.from_pylist(lines)
+
+
+def flipping(a: np.ndarray, b: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Groups in which two samples stand in opposite order under `a` and `b`, (groups,) bool. Ties and NaN do not count."""
+    found = np.zeros(len(starts), bool)
+    lengths = sizes(starts, len(a))
+    for size in np.unique(lengths):
+        groups = np.flatnonzero(lengths == size)
+        step = max(1, PAIRS // int(size) ** 2)
+        for first in range(0, len(groups), step):
+            some = groups[first : first + step]
+            rows = starts[some, None] + np.arange(size)
+            up = a[rows][:, None, :] < a[rows][:, :, None]
+            down = b[rows][:, None, :] > b[rows][:, :, None]
+            found[some] = (up & down).any((1, 2))
+    return found
+
+
+class _Samples:
+    """Single samples of a pool with their prompts, read from the shards that hold them."""
+
+    def __init__(self, lake: Lake, pool: Pool):
+        self.samples = pool.samples
+        self.ends = np.cumsum([shard.rows for shard in pool.samples.shards])
+        self.prompts: dict[int, str] = {}
+        if pool.groups and pool.prompts:
+            prompts = lake.read(pool.prompts, ["prompt_id", "messages"]).to_pylist()
+            asked = {p["prompt_id"]: _last_user(p["messages"]) for p in prompts}
+            groups = lake.read(pool.groups, ["group_id", "prompt_id"]).to_pylist()
+            self.prompts = {g["group_id"]: asked.get(g["prompt_id"], "") for g in groups}
+
+    def rows(self, ordinals: np.ndarray, numbers: dict[str, np.ndarray]) -> pa.Table:
+        """These samples in this order, with numbers of theirs beside."""
+        lines = []
+        for ordinal, sample in zip(ordinals.tolist(), self._at(ordinals), strict=True):
+            line = {"group_id": hex_id(sample["group_id"]), "sample_index": sample["sample_index"]}
+            line |= {name: _number(values[ordinal]) for name, values in numbers.items()}
+            lines.append(line | {"prompt": self.prompts.get(sample["group_id"]), "text": sample["text"]})
+        schema = [("group_id", pa.string()), ("sample_index", pa.uint8()), *((name, pa.float64()) for name in numbers)]
+        return pa.Table.from_pylist(lines, pa.schema([*schema, ("prompt", pa.string()), ("text", pa.string())]))
+
+    def flips(self, groups: np.ndarray, starts: np.ndarray, a: np.ndarray, b: np.ndarray) -> pa.Table:
+        """Each group's best sample under both expressions."""
+        lines = []
+        ends = starts + sizes(starts, len(a))
+        for group in groups:
+            rows = np.arange(starts[group], ends[group])
+            best = [int(rows[np.nanargmax(values[rows])]) for values in (a, b)]
+            ours, theirs = self._at(np.array(best))
+            lines.append(
+                {
+                    "group_id": hex_id(ours["group_id"]),
+                    "prompt": self.prompts.get(ours["group_id"]),
+                    "best": ours["text"],
+                    "value": _number(a[best[0]]),
+                    "best_against": theirs["text"],
+                    "value_against": _number(b[best[1]]),
+                }
+            )
+        kinds = {"value": pa.float64(), "value_against": pa.float64()}
+        names = ("group_id", "prompt", "best", "value", "best_against", "value_against")
+        return pa.Table.from_pylist(lines, pa.schema([(name, kinds.get(name, pa.string())) for name in names]))
+
+    def _at(self, ordinals: np.ndarray) -> list[dict[str, Any]]:
+        shards = np.searchsorted(self.ends, ordinals, "right")
+        found: dict[int, dict[str, Any]] = {}
+        for shard in np.unique(shards):
+            table = read_shard(self.samples.files[shard], ["group_id", "sample_index", "text"])
+            first = int(self.ends[shard]) - len(table)
+            for ordinal in ordinals[shards == shard].tolist():
+                found[ordinal] = table.slice(ordinal - first, 1).to_pylist()[0]
+        return [found[ordinal] for ordinal in ordinals.tolist()]
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _last_user(messages: Sequence[dict[str, str]]) -> str:
+    return next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
+
+
+def as_text(found: Inspection) -> str:
+    """The inspection for people."""
+    from data.show import as_text as shown
+
+    figures = ", ".join(f"{name} {count}" for name, count in found.figures.items())
+    parts = [
+        f"pool {found.pool}\n",
+        shown(found.components, "components"),
+        shown(found.correlation, "correlation over samples"),
+        f"advantages (mean): {figures}\n",
+        shown(found.best, "best samples"),
+        shown(found.worst, "worst samples"),
+    ]
+    if found.flips is not None:
+        parts.append(f"groups whose order the other expression reverses: {found.flipped}\n")
+        parts += [shown(found.flips, "first of them, best sample under each")] if found.flipped else []
+    return "\n".join([*parts, f"SQL\n{found.sql}\n"])

@@ -1,0 +1,155 @@
+"""Whether the lake is what its manifests say, and what no manifest names.
+
+`verify` reads every manifest and every file; it writes nothing and stops at no fault. `garbage` and `collect` find and remove
+shards of slices that were never finished and temporary files; a slice that is being written (its lock is held) is left alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import filelock
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.contract import TABLES, Table
+from data.lake import Lake
+from data.manifest import FILE, ShardFile, Slice, read_manifest, read_slices
+from data.refusal import Refusal
+from data.relations import journal_files
+from data.scalars import read_shard
+from data.storage import file_sha256
+
+
+@dataclass
+class Verification:
+    """Counts of what was looked at, and every fault as a sentence."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+
+def verify(lake: Lake) -> Verification:
+    """Check every slice: its files' existence, sha256, rows, key and columns; its parents; its keys against its parent's."""
+    result = Verification()
+    seen: dict[str, tuple[str, str | None]] = {}
+    slices: dict[str, Slice] = {}
+    damaged: set[str] = set()
+    for name, table in TABLES.items():
+        for slice_ in _slices(lake, name, result.faults):
+            slices[slice_.path] = slice_
+            result.counts["slices"] += 1
+            result.counts["rows"] += slice_.rows
+            for shard in slice_.shards:
+                if fault := _shard_fault(lake, table, shard, seen, result.counts):
+                    damaged.add(shard.file)
+                    result.faults.append(f"{slice_.path}: {fault}")
+        for path in journal_files(lake, name) if table.journal else ():
+            result.counts["journal files"] += 1
+            if fault := _parquet_fault(table, path, path.stem):
+                result.faults.append(f"{name}/journal/{path.name} {fault}")
+    for slice_ in slices.values():
+        result.faults += [f"{slice_.path}: {fault}" for fault in _parent_faults(slice_, slices, damaged)]
+    return result
+
+
+def _slices(lake: Lake, table: str, faults: list[str]) -> Iterator[Slice]:
+    for name in sorted(path.parent.name for path in (lake.root / table).glob(f"*/{FILE}")):
+        try:
+            yield read_manifest(lake.root, table, name)
+        except Refusal as error:
+            faults.append(str(error.args[0]))
+
+
+def _shard_fault(
+    lake: Lake, table: Table, shard: ShardFile, seen: dict[str, tuple[str, str | None]], counts: Counter[str]
+) -> str | None:
+    """What is wrong with one shard. A file that several slices name is read once."""
+    path = lake.root / shard.file
+    if not path.is_file():
+        return f"{shard.file} is missing"
+    if shard.file not in seen:
+        counts["files"] += 1
+        counts["bytes"] += path.stat().st_size
+        seen[shard.file] = (file_sha256(path), _parquet_fault(table, path, shard.key, shard.rows))
+    sha256, fault = seen[shard.file]
+    if sha256 != shard.sha256:
+        return f"{shard.file} was changed: its sha256 is not the manifest's"
+    return f"{shard.file} {fault}" if fault else None
+
+
+def _parquet_fault(table: Table, path: Path, key: str, rows: int | None = None) -> str | None:
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata, found, schema = file.schema_arrow.metadata or {}, file.metadata.num_rows, file.schema_arrow
+    except (pa.ArrowInvalid, OSError) as error:
+        return f"is no Parquet file: {str(error).splitlines()[0]}"
+    if rows is not None and found != rows:
+        return f"holds {found} rows, the manifest says {rows}"
+    if metadata.get(b"grpo_kd.key") != key.encode() or metadata.get(b"grpo_kd.table") != table.name.encode():
+        return "is a shard of another slice"
+    wrong = [c.name for c in table.columns if c.required and c.name not in schema.names]
+    wrong += [f.name for f in schema if f.name not in table.schema.names or f.type != table.schema.field(f.name).type]
+    return f"has other columns than the contract: {', '.join(wrong)}" if wrong else None
+
+
+def _parent_faults(slice_: Slice, slices: dict[str, Slice], damaged: set[str]) -> Iterator[str]:
+    """Parents that are gone, and keys that are not the first parent's, shard by shard; damaged files are passed over."""
+    for path in slice_.parents:
+        if path not in slices:
+            yield f"its parent {path} is gone"
+    parent = slices.get(slice_.parents[0]) if slice_.parents else None
+    if parent is None or TABLES[slice_.table].keys != TABLES[parent.table].keys:
+        return
+    if "position" in TABLES[slice_.table].schema.names:
+        return  # soft targets have many rows a key
+    if len(parent.shards) != len(slice_.shards):
+        yield f"has {len(slice_.shards)} shards, its parent {parent.path} has {len(parent.shards)}"
+        return
+    keys = list(TABLES[slice_.table].keys)
+    for own, theirs in zip(slice_.shards, parent.shards, strict=True):
+        if {own.file, theirs.file} & damaged:
+            continue
+        if not read_shard(slice_.root / own.file, keys).equals(read_shard(slice_.root / theirs.file, keys)):
+            yield f"shard {own.index} holds other rows than its parent {parent.path}"
+
+
+def garbage(lake: Lake) -> list[Path]:
+    """Files that no manifest names: shards of slices never finished, temporary files. Refuses a broken manifest."""
+    named = {lake.root / shard.file for name in TABLES for s in read_slices(lake.root, name) for shard in s.shards}
+    found = []
+    for name in TABLES:
+        for folder in sorted(path for path in (lake.root / name).glob("*") if path.is_dir()):
+            if _being_written(lake, name, folder.name):
+                continue
+            found += sorted(folder.glob(".*.tmp"))
+            if folder.name != "journal":
+                found += sorted(path for path in folder.glob("part-*.parquet") if path not in named)
+    return found
+
+
+def _being_written(lake: Lake, table: str, name: str) -> bool:
+    path = lake.root / table / f".{name}.lock"
+    if not path.exists():
+        return False
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def collect(lake: Lake, files: list[Path]) -> int:
+    """Remove files, and folders that this leaves empty; returns the bytes freed."""
+    freed = 0
+    for path in files:
+        freed += path.stat().st_size
+        path.unlink()
+    for folder in sorted({path.parent for path in files}):
+        if folder.name != "journal" and not any(folder.iterdir()):
+            folder.rmdir()
+    return freed
