@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,15 +131,16 @@ def weights_fingerprint(folder: Path, gguf_file: str | None = None) -> str:
 
 def _cached(kind: str, files: list[Path]) -> str:
     stats = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-    cache = (
-        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        / "grpo-kd"
-        / "fingerprints"
-        / digest([kind, stats])
-    )
+    read = _tensors if kind == "tensors" else _bytes
+    return remembered("fingerprints", digest([kind, stats]), lambda: read(files))
+
+
+def remembered(what: str, key: str, compute: Callable[[], str]) -> str:
+    """A text that is slow to compute and depends on `key` alone, kept in the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "grpo-kd" / what / key
     if cache.is_file():
         return cache.read_text()
-    value = _tensors(files) if kind == "tensors" else _bytes(files)
+    value = compute()
     cache.parent.mkdir(parents=True, exist_ok=True)
     temporary = cache.with_name(f"{cache.name}.{os.getpid()}")
     temporary.write_text(value)

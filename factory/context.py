@@ -5,8 +5,9 @@ Reads model folders. Writes `models`, and through `make` whatever a stage comput
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,8 @@ import pyarrow as pa
 from data import pool
 from data.config import ModelSettings
 from data.contract import TABLES
-from data.fingerprint import identity, model_folder, policy_model
+from data.fingerprint import identity, model_folder, policy_model, remembered
+from data.keys import digest
 from data.lake import Key, Lake, Shard
 from data.manifest import Slice
 from data.refusal import Refusal
@@ -24,6 +26,8 @@ from factory.costs import Tally, book
 from factory.engines import TokenEngine, require
 from factory.engines.tokens import Tokens
 from factory.progress import progress
+
+LIMIT_FILES = ("config.json", "generation_config.json", "tokenizer_config.json")  # where end tokens are named
 
 
 @dataclass
@@ -112,6 +116,14 @@ class Context:
         if name not in self._tokens:
             self._tokens[name] = Tokens.open(model, model_folder(model, self.recipe.runs))
         return self._tokens[name]
+
+    def stop_ids(self, role: str, stop: Sequence[str]) -> list[int]:
+        """Ids that end a sample of a role. Remembered, so that a call that finds everything loads no tokenizer."""
+        folder = model_folder(self.model(role), self.recipe.runs)
+        files = [f for f in (folder / name for name in LIMIT_FILES) if f.is_file()]
+        key = digest([self.row(role)["tokenizer"], [f.read_text(encoding="utf-8") for f in files], list(stop)])
+        text = remembered("stop_ids", key, lambda: json.dumps(self.tokens(role).stop_ids(stop)))
+        return [int(i) for i in json.loads(text)]
 
     def engine(self, role: str, ability: str) -> TokenEngine:
         """The engine of a role, loaded when first asked for."""

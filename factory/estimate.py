@@ -62,12 +62,12 @@ def text(recipe: FactoryRecipe) -> str:
     flops = recipe.factory.engine.flops
     head = f"recipe {recipe.name}: {len(train):,} train prompts of {length:.1f} tokens, {len(rows) - len(train):,} held out"
     table = [
-        f"{'work':<18}{'model':<28}{'parameters':>14}{'tokens in':>14}{'tokens out':>14}{'GPU-hours':>12}{'disk':>10}"
+        f"{'work':<22}{'model':<28}{'parameters':>14}{'tokens in':>14}{'tokens out':>14}{'GPU-hours':>12}{'disk':>10}"
     ]
     table += [_shown(line, flops) for line in lines]
     hours = sum(line.operations for line in lines) / flops / 3600
     disk = sum(line.disk for line in lines)
-    table.append(f"{'all':<88}{_hours(hours):>12}{_size(disk):>10}")
+    table.append(f"{'all':<92}{_hours(hours):>12}{_size(disk):>10}")
     notes = (
         f"At most: every sample as long as it may be. GPU-hours assume {flops / 1e12:,.0f} TFLOP/s sustained (engine.flops);"
         " drawing tokens one by one is bound by memory and takes several times as long. No API is billed. Nothing was written."
@@ -162,7 +162,7 @@ def _mean_length(model: ModelSettings, recipe: FactoryRecipe, rows: list[dict[st
 def _shown(line: Line, flops: float) -> str:
     hours = _hours(line.operations / flops / 3600)
     return (
-        f"{line.name:<18}{line.model[:26]:<28}{line.parameters:>14,}{line.tokens_in:>14,.0f}{line.tokens_out:>14,.0f}"
+        f"{line.name:<22}{line.model[:26]:<28}{line.parameters:>14,}{line.tokens_in:>14,.0f}{line.tokens_out:>14,.0f}"
         f"{hours:>12}{_size(line.disk):>10}"
     )
 

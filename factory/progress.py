@@ -38,11 +38,13 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
 
 
 def _lines(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    began = last = time.monotonic()
+    began = last = 0.0
     done = 0
 
     def advance(count: int) -> None:
-        nonlocal done, last
+        nonlocal began, done, last
+        began = began or time.monotonic()  # the model's loading is no part of the rate
+        last = last or began
         done += count
         if time.monotonic() - last >= LINE_EVERY:
             last, rate = time.monotonic(), _rate(done, began)

@@ -57,7 +57,7 @@ def _answered(context: Context, rows: list[dict[str, Any]], teacher: str, work: 
     recipe, engine = context.recipe, context.engine("teacher", "answer")
     work.tally.device = engine.device
     sampling = {k: v for k, v in asdict(recipe.answers).items() if k != "n"}
-    drawn = TokenSampling(**sampling, stop_ids=tuple(context.tokens("teacher").stop_ids([])))
+    drawn = TokenSampling(**sampling, stop_ids=tuple(context.stop_ids("teacher", [])))
     _refuse_too_long(context, rows)
     requests = [
         ChatRequest(
@@ -103,9 +103,10 @@ def _row(prompt: dict[str, Any], answer: Answer, teacher: str) -> dict[str, Any]
 
 def tokenised(context: Context, answers: Slice, prompts: Slice) -> Slice:
     """The answers in the student's ids. An answer that was cut by length gets no end token: it teaches no early end."""
-    student, tokens = context.row("student"), context.tokens("student")
+    student = context.row("student")
 
     def compute(shard: Shard, work: Work) -> pa.Table:
+        tokens = context.tokens("student")
         asked = pq.read_table(prompts.files[shard.index], columns=["prompt_id", "messages"]).to_pylist()
         messages = {row["prompt_id"]: row["messages"] for row in asked}
         rows = []
@@ -119,7 +120,8 @@ def tokenised(context: Context, answers: Slice, prompts: Slice) -> Slice:
 
     key = answer_tokens_key(answers, prompts, student)
     made = context.make("answers", "answer_tokens", key, answers.label, compute, total=answers.rows, unit="answers")
-    _warn_unknown(context, made)
+    if made.path in context.made:
+        _warn_unknown(context, made)
     return made
 
 

@@ -49,7 +49,7 @@ def _held_out_texts(context: Context) -> Iterator[str]:
 
 
 def _publish(context: Context, name: str, source: CorpusSource, held_out: set[Gram]) -> Slice:
-    student, tokens = context.row("student"), context.tokens("student")
+    student = context.row("student")
     documents, notes = read_documents(name, source, held_out)
     size = context.settings.shard_groups
     shards = [documents[i : i + size] for i in range(0, len(documents), size)]
@@ -57,7 +57,7 @@ def _publish(context: Context, name: str, source: CorpusSource, held_out: set[Gr
     key = Key({"source": asdict(source)}, (), {"tokenizer": student["tokenizer"]}, contents)
 
     def compute(shard: Shard, work: Work) -> pa.Table:
-        rows = []
+        tokens, rows = context.tokens("student"), []
         for document in shards[shard.index]:
             ids = [*tokens.document(document["text"])[0], *tokens.end[:1]]
             rows.append({**document, "token_ids": ids, "bytes": len(document["text"].encode())})

@@ -42,7 +42,7 @@ def run(context: Context) -> list[Slice]:
 def make_groups(context: Context) -> Slice:
     """One row a train prompt: the prompt's ids and how it is sampled."""
     recipe, prompts, policy = context.recipe, context.prompts(), context.row("policy")
-    key = groups_key(recipe, prompts, policy, context.tokens("policy").stop_ids(recipe.sampling.stop))
+    key = groups_key(recipe, prompts, policy, context.stop_ids("policy", recipe.sampling.stop))
     settings = dict(key.settings)
 
     def compute(shard: Shard, work: Work) -> pa.Table:
@@ -174,7 +174,7 @@ def _sampled(context: Context, wanted: pa.Table, kept: list[dict[str, Any]], rou
 def token_sampling(context: Context) -> TokenSampling:
     """The recipe's sampling for the policy's ids."""
     sampling = {k: v for k, v in asdict(context.recipe.sampling).items() if k not in ("n", "stop")}
-    return TokenSampling(**sampling, stop_ids=tuple(context.tokens("policy").stop_ids(context.recipe.sampling.stop)))
+    return TokenSampling(**sampling, stop_ids=tuple(context.stop_ids("policy", context.recipe.sampling.stop)))
 
 
 def _row(context: Context, group_id: int, index: int, draw: Draw, round_: int) -> dict[str, Any]:
