@@ -27,6 +27,7 @@ def import_samples(context: Context, name: str, source: ImportSource) -> list[Sl
     prompts = context.prompts()
     shards = by_prompt(context, prompts, name, source)
     rescored = _rescored(name, shards)
+    _refuse_rewards(shards)
     groups = _groups(context, prompts, shards, rescored, source)
     samples = _samples(context, groups, shards, rescored)
     if rescored:
@@ -62,6 +63,16 @@ def _rescored(name: str, shards: Shards) -> bool:
             f"imports.{name}: a log-probability is {max(values):g}; none can be above 0", "correct the column"
         )
     return False
+
+
+def _refuse_rewards(shards: Shards) -> None:
+    for row in (row for shard in shards for rows in shard.values() for row in rows):
+        for column, value in row.rewards.items():
+            if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+                raise Refusal(
+                    f"{row.where}: reward column {column!r} holds {value!r}, which is no number",
+                    "correct the column; null is not scored",
+                )
 
 
 def _groups(context: Context, prompts: Slice, shards: Shards, rescored: bool, source: ImportSource) -> Slice:
@@ -181,13 +192,6 @@ def _row(
 
 def _rewards(context: Context, column: str, samples: Slice, groups: Slice, prompts: Slice, shards: Shards) -> Slice:
     values = [[row.rewards[column] for rows in shard.values() for row in rows] for shard in shards]
-    for shard in values:
-        for value in shard:
-            if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
-                raise Refusal(
-                    f"reward column {column!r} holds {value!r}, which is no number",
-                    "correct the column; null is not scored",
-                )
     key = Key({"import": {"column": column}}, (samples, groups, prompts), {}, tuple(digest(shard) for shard in values))
 
     def compute(shard: Shard, work: Work) -> pa.Table:
