@@ -85,7 +85,7 @@ class Command:
 
         os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us, not Hydra's own printer
         with tempfile.TemporaryDirectory() as sweep, thawed(self.recipe):
-            ConfigStore.instance().store(name=f"{self.section}_schema", node=self.recipe)
+            ConfigStore.instance().store(name=f"{self.section}_schema", node=with_open_mappings(self.recipe))
             sys.argv = [f"python -m {self.section}", *words, *QUIET, f"hydra.sweep.dir={sweep}"]
             try:
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.section)(job)()
@@ -198,6 +198,23 @@ def recipes(flags: Sequence[str]) -> dict[str, Path]:
     """Recipe name → file, in conf/ and in the folder behind --config-dir."""
     folders = [CONF, *(Path(flags[i + 1]) for i, flag in enumerate(flags) if flag == "--config-dir")]
     return {path.stem: path for folder in folders for path in sorted((folder / "recipe").glob("*.yaml"))}
+
+
+def with_open_mappings(cls: type) -> Any:
+    """The recipe's structured node, where mappings (components, corpora) take new names from the command line too."""
+    from omegaconf import DictConfig, OmegaConf
+
+    def open_(node: Any) -> None:
+        if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
+            return
+        if node._metadata.object_type is dict:
+            OmegaConf.set_struct(node, False)
+        for key in node:
+            open_(node._get_node(key))
+
+    node = OmegaConf.structured(cls)
+    open_(node)
+    return node
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from data.contract import TABLES
 from data.keys import digest
 from data.manifest import FILE, ShardFile, Slice, read_manifest, read_slices, write_manifest
 from data.refusal import Refusal, nearest
-from data.storage import disk_refusal, file_sha256, write_shard
+from data.storage import disk_refusal, file_sha256, read_shard, write_shard
 
 if TYPE_CHECKING:
     import polars as pl
@@ -65,12 +65,13 @@ class Shard:
     index: int
     key: str
     parent_path: Path | None
+    parent_key: str | None = None
 
     def parent_rows(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows of the parent's shard."""
         if self.parent_path is None:
             raise ValueError("a shard of a root table has no parent rows")
-        return pq.read_table(self.parent_path, columns=list(columns) if columns else None)
+        return read_shard(self.parent_path, self.parent_key, columns)
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,12 @@ class Lake:
         """All rows of a slice, in order. For small tables; large ones are streamed with `zip_groups`."""
         schema = TABLES[slice_.table].schema
         names = list(columns) if columns else schema.names
-        parts = [pq.read_table(file, columns=names) for file in slice_.files]
-        return (
-            pa.concat_tables([p.replace_schema_metadata(None) for p in parts])
-            if parts
-            else schema.empty_table().select(names)
-        )
+        parts = [self.read_shard(slice_, index, names) for index in range(len(slice_.shards))]
+        return pa.concat_tables(parts) if parts else schema.empty_table().select(names)
+
+    def read_shard(self, slice_: Slice, index: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows of one shard of a slice. A file that is not the manifest's is refused."""
+        return read_shard(slice_.files[index], slice_.shards[index].key, columns)
 
     def append(self, table: str, rows: pa.Table, name: str) -> Path:
         """Write one file of a journal table; the same name replaces its older version (a run's metrics)."""
@@ -154,6 +155,13 @@ class Lake:
         return pl.scan_parquet([str(f) for f in found[-1].files])
 
 
+def _first_parent(key: Key, index: int) -> tuple[Path | None, str | None]:
+    """File and key of the first parent's shard."""
+    if not key.parents:
+        return None, None
+    return key.parents[0].files[index], key.parents[0].shards[index].key
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
@@ -166,8 +174,7 @@ class Publisher:
         self.lake, self.table, self.key, self.label, self.notes = lake, TABLES[table], key, label, notes
         self.name = label + key.suffix(table)
         self.folder = lake.root / table / self.name
-        parents = key.parents[0].files if key.parents else []
-        self.shards = [Shard(i, k, parents[i] if parents else None) for i, k in enumerate(keys)]
+        self.shards = [Shard(i, k, *_first_parent(key, i)) for i, k in enumerate(keys)]
         self._made: dict[int, ShardFile] = {}
         self._lock = filelock.FileLock(lake.root / table / f".{self.name}.lock")
 

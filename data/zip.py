@@ -33,7 +33,7 @@ def row_groups(base: Slice) -> list[RowGroup]:
     found, ordinal = [], 0
     for shard, path in enumerate(base.files):
         start = 0
-        for index in range((metadata := _open(path).metadata).num_row_groups):
+        for index in range((metadata := open_shard(path).metadata).num_row_groups):
             rows = metadata.row_group(index).num_rows
             if rows:
                 found.append(RowGroup(shard, index, start, rows, ordinal))
@@ -94,7 +94,7 @@ class _Reader:
     def rows(self, group: RowGroup) -> pa.Table:
         names = [*SAMPLE_KEYS, *(c for c in self.columns if c not in SAMPLE_KEYS)]
         if group.shard not in self.files:
-            self.files = {group.shard: _open(self.slice.files[group.shard])}
+            self.files = {group.shard: open_shard(self.slice.files[group.shard])}
         file = self.files[group.shard]
         same = (
             group.index < file.metadata.num_row_groups and file.metadata.row_group(group.index).num_rows == group.rows
@@ -114,7 +114,8 @@ def _clean(table: pa.Table) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def open_shard(path: Path) -> pq.ParquetFile:
+    """A shard's file; a missing one, or one that was cut short, is refused by its name."""
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:

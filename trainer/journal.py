@@ -101,6 +101,15 @@ def claim(recipe: Recipe, hash_: str) -> tuple[Run, str]:
     )
 
 
+def refuse_unknown(recipe: Recipe) -> None:
+    """Refuse to resume a run that is not there, before anything is read."""
+    name, runs = recipe.trainer.resume, Path(recipe.runs)
+    if name and Run(name, runs / name).record is None:
+        known = [path.parent.name for path in runs.glob(f"*/{RECORD}")]
+        hint = f": {nearest(name, known)}" if known else ""
+        raise Refusal(f"no run named {name} in {runs}{hint}", f"python -m trainer recipe={recipe.name} run={name}")
+
+
 class Metrics:
     """metrics.jsonl, one line a step: appended to while training, cut after a step on resume."""
 
@@ -124,8 +133,10 @@ class Metrics:
         with disk(self.run.folder):
             os.fsync(self.file.fileno())
 
-    def close(self) -> None:
-        """Close the file."""
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.file.close()
 
 

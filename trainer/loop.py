@@ -9,6 +9,7 @@ import gc
 import math
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from trainer.distributed import World, world
 from trainer.ema import Average, replaced
 from trainer.final import finish, row_of
 from trainer.forward import Policy, context_length, load
-from trainer.journal import Metrics, Run, claim, disk, publish
+from trainer.journal import Metrics, Run, claim, disk, publish, refuse_unknown
 from trainer.normalise import normalised
 from trainer.optimiser import build, move
 from trainer.plan import StepPlan, plan_step
@@ -42,6 +43,7 @@ def train(recipe: TrainerRecipe) -> None:
     """Train one run, or find it finished. The body of `python -m trainer`."""
     here = world()
     torch.manual_seed(recipe.seed)
+    refuse_unknown(recipe)
     reading = resolve(recipe)
     hash_ = configuration_hash(recipe, reading)
     run, how = claim(recipe, hash_)
@@ -172,10 +174,10 @@ def _open(training: Training, record: Mapping[str, Any], *, resumed: bool) -> No
 
 def _steps(training: Training, record: Mapping[str, Any]) -> Rule | None:
     """All steps that are left; returns the rule that ended them early."""
-    first, run = training.world.first, training.run
-    metrics = Metrics(run, training.step) if first else None
-    ended: Rule | None = None
-    with progress(run.name, training.step, training.steps, first) as show:
+    first, run, ended = training.world.first, training.run, None
+    with ExitStack() as stack:
+        metrics = stack.enter_context(Metrics(run, training.step)) if first else None
+        show = stack.enter_context(progress(run.name, training.step, training.steps, first))
         while training.step < training.steps and ended is None:
             begun = time.monotonic()
             training.step += 1
@@ -185,9 +187,8 @@ def _steps(training: Training, record: Mapping[str, Any]) -> Rule | None:
                 metrics.write(training.step, values)
                 show(training.step, values)
                 _checkpoint(training, metrics, record, values)
-    if metrics is not None:
-        metrics.sync()
-        metrics.close()
+        if metrics is not None:
+            metrics.sync()
     return ended
 
 

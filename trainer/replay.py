@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data.advantages import is_truncated
 from data.keys import hex_id
 from data.manifest import Slice
 from data.refusal import Refusal
-from data.zip import RowGroup, row_groups, zip_groups
+from data.scalars import read_shard
+from data.zip import RowGroup, open_shard, row_groups, zip_groups
 from trainer.stream import Source, Stream
 
 BLOCK = 128  # rows of an in-memory table read together
@@ -155,7 +155,7 @@ class _Prompts:
     def of(self, block: RowGroup, first: int, count: int) -> list[tuple[int, np.ndarray]]:
         """(group id, prompt ids) of `count` groups of a shard, from its group number `first` on."""
         if self.shard != block.shard:
-            table = pq.read_table(self.groups.files[block.shard], columns=["group_id", "prompt_token_ids"])
+            table = read_shard(self.groups.files[block.shard], ["group_id", "prompt_token_ids"])
             self.shard, self.ids = block.shard, table.column("group_id").to_numpy()
             self.tokens = lists(table.column("prompt_token_ids"))
         return list(zip(self.ids[first : first + count].tolist(), self.tokens[first : first + count], strict=True))
@@ -164,7 +164,7 @@ class _Prompts:
 def refuse_behaviour(samples: Slice) -> None:
     """Refuse a pool whose μ is missing or zero in a whole row group; reads the statistics in the footers only."""
     for path in samples.files:
-        metadata = pq.ParquetFile(path).metadata
+        metadata = open_shard(path).metadata
         for index in range(metadata.num_row_groups):
             group = metadata.row_group(index)
             columns = [group.column(c) for c in range(group.num_columns)]
@@ -198,7 +198,7 @@ def corpus_source(slices: Sequence[Slice]) -> Source[np.ndarray]:
     places, kept = [], []
     for slice_ in slices:
         for path in slice_.files:
-            file = pq.ParquetFile(path)
+            file = open_shard(path)
             for index in range(file.num_row_groups):
                 splits = file.read_row_group(index, columns=["split"]).column("split").to_pylist()
                 places.append((path, index))
@@ -207,7 +207,7 @@ def corpus_source(slices: Sequence[Slice]) -> Source[np.ndarray]:
     def read(order: Iterable[int]) -> Iterator[Sequence[np.ndarray]]:
         for block in order:
             path, index = places[block]
-            yield lists(pq.ParquetFile(path).read_row_group(index, columns=["token_ids"]).column("token_ids"))
+            yield lists(open_shard(path).read_row_group(index, columns=["token_ids"]).column("token_ids"))
 
     return Source("corpus", kept, read)
 
