@@ -11,7 +11,7 @@ help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.installed  ## two tiny models, a lake made from them, students trained from it, one table (minutes)
-	$(RUN) data/demo/run.py
+	$(RUN) -m data.demo.run
 
 test: .venv/.installed  ## every test, the slow ones too
 	$(PYTEST)

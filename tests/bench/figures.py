@@ -41,7 +41,9 @@ class Figure:
         return f"| {self.what} | {self.value:.3g} {self.unit} | {sign} {self.goal:.3g} {self.unit} | {verdict} | {self.beside} |"
 
 
-def interleaved(variants: Mapping[str, Callable[[], None]], repetitions: int = REPETITIONS) -> dict[str, tuple[float, float]]:
+def interleaved(
+    variants: Mapping[str, Callable[[], None]], repetitions: int = REPETITIONS
+) -> dict[str, tuple[float, float]]:
     """Median (wall, CPU) seconds of each variant: one warm-up each, then A B A B …, so that drift hits both alike."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
     for round_ in range(repetitions + 1):
@@ -51,7 +53,8 @@ def interleaved(variants: Mapping[str, Callable[[], None]], repetitions: int = R
             if round_:
                 taken[name].append((time.perf_counter() - wall, time.process_time() - cpu))
     return {
-        name: (statistics.median(w for w, _ in times), statistics.median(c for _, c in times)) for name, times in taken.items()
+        name: (statistics.median(w for w, _ in times), statistics.median(c for _, c in times))
+        for name, times in taken.items()
     }
 
 

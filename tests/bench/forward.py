@@ -44,11 +44,17 @@ def measure() -> list[Figure]:
     beside = f"{times['shared'][0]:.2f} s against {times['plain'][0]:.2f} s; CPU seconds {cpu:.3f}"
     return [
         Figure(f"tokens forwarded, {policy.layout} ÷ plain ({shape})", tokens, 1 / 8, "×"),
-        Figure(f"wall of forward and backward, {policy.layout} ÷ plain ({LAYERS} layers, vocabulary 32k)", times["shared"][0] / times["plain"][0], 1 / 6, "×", beside=beside),
+        Figure(
+            f"wall of forward and backward, {policy.layout} ÷ plain ({LAYERS} layers, vocabulary 32k)",
+            times["shared"][0] / times["plain"][0],
+            1 / 6,
+            "×",
+            beside=beside,
+        ),
     ]
 
 
-def _policy():  # noqa: ANN202
+def _policy():
     from tokenizers import Tokenizer, models
     from transformers import LlamaConfig, PreTrainedTokenizerFast
 
@@ -60,5 +66,7 @@ def _policy():  # noqa: ANN202
             num_attention_heads=8, num_key_value_heads=8, max_position_embeddings=1024,
         ).save_pretrained(folder)  # fmt: skip
         words = models.WordLevel({"<unk>": 0, "<end>": 1, "orð": 2}, unk_token="<unk>")
-        PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), eos_token="<end>", unk_token="<unk>").save_pretrained(folder)
+        PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(words), eos_token="<end>", unk_token="<unk>"
+        ).save_pretrained(folder)
         return load(folder, initial="random")
