@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data import pool as pools
+from data.contract import TABLES
 from data.config import ModelSettings
 from data.fingerprint import identity, model_folder, policy_model
 from data.keys import digest
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from trainer.replay import Group, Text
     from trainer.stream import Source
 
-TABLE_ORDER = ("prompts", "groups", "samples", "rewards", "scores", "answers", "answer_tokens", "corpus")
+TABLE_ORDER = list(TABLES)
 
 
 @dataclass(frozen=True)
