@@ -9,6 +9,7 @@ import errno
 import hashlib
 import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,23 @@ def write_shard(table: Table, rows: pa.Table, path: Path, key: str, where: str) 
         temporary.unlink(missing_ok=True)
         raise disk_refusal(error, where) from error
     return file_sha256(path)
+
+
+def read_shard(path: Path, key: str | None, columns: Sequence[str] | None = None) -> pa.Table:
+    """Rows of one shard. A file that is missing, cut short or of another key than its manifest says is refused by its name."""
+    try:
+        with pq.ParquetFile(path) as file:
+            found = (file.schema_arrow.metadata or {}).get(b"grpo_kd.key")
+            rows = file.read(columns=list(columns) if columns else None)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Refusal(f"shard {path} cannot be read: {str(error).splitlines()[0]}", _verify(path)) from error
+    if key is not None and found != key.encode():
+        raise Refusal(f"shard {path} is a file of another slice than its manifest says", _verify(path))
+    return rows.replace_schema_metadata(None)
+
+
+def _verify(path: Path) -> str:
+    return f"python -m data verify --lake {path.parents[2]}"
 
 
 def replace_durably(temporary: Path, path: Path) -> None:

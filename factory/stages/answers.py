@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data.contract import ANSWER_TOKENS, ANSWERS
 from data.keys import id64
@@ -107,7 +106,7 @@ def tokenised(context: Context, answers: Slice, prompts: Slice) -> Slice:
 
     def compute(shard: Shard, work: Work) -> pa.Table:
         tokens = context.tokens("student")
-        asked = pq.read_table(prompts.files[shard.index], columns=["prompt_id", "messages"]).to_pylist()
+        asked = context.lake.read_shard(prompts, shard.index, ["prompt_id", "messages"]).to_pylist()
         messages = {row["prompt_id"]: row["messages"] for row in asked}
         rows = []
         for answer in shard.parent_rows(["prompt_id", "candidate", "text", "finish_reason"]).to_pylist():

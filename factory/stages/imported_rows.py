@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from data.keys import nfc, prompt_id
 from data.manifest import Slice
 from data.refusal import Refusal
@@ -39,9 +37,9 @@ def by_prompt(context: Context, prompts: Slice, name: str, source: ImportSource)
     found, rows = _completions_of(context, name, source), 0
     shards: list[dict[int, list[Imported]]] = []
     held_out = 0
-    for file in prompts.files:
+    for index in range(len(prompts.shards)):
         shard: dict[int, list[Imported]] = {}
-        for row in pq.read_table(file, columns=["prompt_id", "split"]).to_pylist():
+        for row in context.lake.read_shard(prompts, index, ["prompt_id", "split"]).to_pylist():
             completions = found.pop(row["prompt_id"], [])
             if row["split"] != "train":
                 held_out += len(completions)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data.contract import TABLES
 from data.lake import Key, Shard
@@ -87,12 +86,12 @@ def _on_samples(context: Context, item: Component, inputs: Inputs) -> Slice:
 
     def compute(shard: Shard, work: Work) -> pa.Table:
         samples = shard.parent_rows(["group_id", "sample_index", "text", "finish_reason", "n_tokens"]).to_pylist()
-        prompts = _prompts(pool, shard.index)
-        groups = pq.read_table(pool.groups.files[shard.index], columns=["group_id", "prompt_id"]).to_pylist()
+        prompts = _prompts(context, pool, shard.index)
+        groups = context.lake.read_shard(pool.groups, shard.index, ["group_id", "prompt_id"]).to_pylist()
         prompt_of = {row["group_id"]: row["prompt_id"] for row in groups}
-        scored = _score_rows(inputs, shard.index, len(samples))
+        scored = _score_rows(context, inputs, shard.index, len(samples))
         ids = [prompt_of[row["group_id"]] for row in samples]
-        answers = answer_texts(inputs.answers if needed else None, shard.index)
+        answers = answer_texts(context, inputs.answers if needed else None, shard.index)
         return _rewarded("rewards", item, samples, batch(samples, [prompts[i] for i in ids], answers, scored), work)
 
     total = pool.samples.rows
@@ -112,11 +111,11 @@ def _on_answers(context: Context, item: Component, inputs: Inputs) -> Slice:
 
     def compute(shard: Shard, work: Work) -> pa.Table:
         rows = shard.parent_rows(columns).to_pylist()
-        prompts = _prompts(pool, shard.index)
+        prompts = _prompts(context, pool, shard.index)
         for row in rows:
             row["n_tokens"] = len(row["token_ids"]) if row["token_ids"] is not None else None
         scored = [_answer_score(row) if own_scale and item.scorer != "policy" else {} for row in rows]
-        texts = answer_texts(answers if "answers" in item.needs else None, shard.index)
+        texts = answer_texts(context, answers if "answers" in item.needs else None, shard.index)
         return _rewarded(
             "answer_rewards", item, rows, batch(rows, [prompts[r["prompt_id"]] for r in rows], texts, scored), work
         )
@@ -136,25 +135,25 @@ def _answer_score(row: dict[str, Any]) -> dict[str, Any]:
     return {"logprobs": row["logprobs"], "total": sum(row["logprobs"]), "n_scorer_tokens": len(row["logprobs"])}
 
 
-def _prompts(pool: Pool, index: int) -> dict[int, dict[str, Any]]:
-    rows = pq.read_table(pool.prompts.files[index], columns=PROMPT_COLUMNS).to_pylist()
+def _prompts(context: Context, pool: Pool, index: int) -> dict[int, dict[str, Any]]:
+    rows = context.lake.read_shard(pool.prompts, index, PROMPT_COLUMNS).to_pylist()
     return {row["prompt_id"]: row for row in rows}
 
 
-def answer_texts(answers: Slice | None, index: int) -> dict[int, list[str]]:
+def answer_texts(context: Context, answers: Slice | None, index: int) -> dict[int, list[str]]:
     """prompt_id → the teacher's answers in a shard."""
     found: dict[int, list[str]] = {}
     if answers is not None:
-        for row in pq.read_table(answers.files[index], columns=["prompt_id", "text"]).to_pylist():
+        for row in context.lake.read_shard(answers, index, ["prompt_id", "text"]).to_pylist():
             found.setdefault(row["prompt_id"], []).append(row["text"])
     return found
 
 
-def _score_rows(inputs: Inputs, index: int, count: int) -> list[dict[str, Any]]:
+def _score_rows(context: Context, inputs: Inputs, index: int, count: int) -> list[dict[str, Any]]:
     if "scores" not in inputs.scores:
         return [{}] * count
     columns = ["logprobs", "total", "n_scorer_tokens"]
-    return pq.read_table(inputs.scores["scores"].files[index], columns=columns).to_pylist()
+    return context.lake.read_shard(inputs.scores["scores"], index, columns).to_pylist()
 
 
 def batch(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from data.lake import Key, Shard
 from data.manifest import Slice
 from data.pool import groups_key, samples_key
 from data.refusal import Refusal
+from data.storage import read_shard
 from factory.context import Context, Work
 from factory.engines import Draw, GroupRequest, TokenSampling
 
@@ -130,7 +132,7 @@ def _make_samples(context: Context, groups: Slice) -> Slice:
     def compute(shard: Shard, work: Work) -> pa.Table:
         wanted = shard.parent_rows(["group_id", "prompt_token_ids"])
         there = older.get(groups.shards[shard.index].key)
-        kept = _first(pq.read_table(there), recipe.sampling.n) if there is not None else SAMPLES.schema.empty_table()
+        kept = _first(read_shard(*there), recipe.sampling.n) if there is not None else SAMPLES.schema.empty_table()
         return _sampled(context, wanted, kept.to_pylist(), round_, work)
 
     return context.make(
@@ -197,8 +199,8 @@ def _first(rows: pa.Table, n: int) -> pa.Table:
     return rows.filter(pc.less(rows.column("sample_index"), n))
 
 
-def _older(context: Context, key: Key, groups: Slice) -> dict[str, Any]:
-    """Group shard's key → file of samples drawn for exactly those groups under another n, the largest."""
+def _older(context: Context, key: Key, groups: Slice) -> dict[str, tuple[Path, str]]:
+    """Group shard's key → file and key of samples drawn for exactly those groups under another n, the largest."""
 
     def without_n(settings: Any) -> dict[str, Any]:
         return {**settings, "sampling": {k: v for k, v in settings.get("sampling", {}).items() if k != "n"}}
@@ -208,10 +210,11 @@ def _older(context: Context, key: Key, groups: Slice) -> dict[str, Any]:
         for s in context.lake.slices("samples")
         if s.models == dict(key.models) and without_n(s.settings) == without_n(key.settings)
     ]
-    found: dict[str, Any] = {}
+    found: dict[str, tuple[Path, str]] = {}
     for slice_ in sorted(same, key=lambda s: s.settings["sampling"]["n"]):
         parent = context.lake.slice(slice_.parent("groups"))
-        found |= {g.key: file for g, file in zip(parent.shards, slice_.files, strict=True) if file.is_file()}
+        shards = zip(parent.shards, slice_.files, slice_.shards, strict=True)
+        found |= {group.key: (file, shard.key) for group, file, shard in shards if file.is_file()}
     return {shard.key: found[shard.key] for shard in groups.shards if shard.key in found}
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data.contract import SCORES
 from data.keys import hex_id
@@ -108,12 +107,12 @@ def score_groups(
 
 def prompts_for(context: Context, pool: Pool, index: int, role: str, shown: str) -> dict[int, list[int]]:
     """group_id → the prompt's ids as the scorer reads them; the policy reads what it was sampled from."""
-    groups = pq.read_table(pool.groups.files[index], columns=["group_id", "prompt_id", "prompt_token_ids"]).to_pylist()
+    groups = context.lake.read_shard(pool.groups, index, ["group_id", "prompt_id", "prompt_token_ids"]).to_pylist()
     if role == "policy":
         return {row["group_id"]: row["prompt_token_ids"] for row in groups}
     columns = ["prompt_id", "messages", "teacher_messages"]
     asked: dict[int, Any] = {}
-    for row in pq.read_table(pool.prompts.files[index], columns=columns).to_pylist():
+    for row in context.lake.read_shard(pool.prompts, index, columns).to_pylist():
         asked[row["prompt_id"]] = (row["teacher_messages"] if shown == "teacher_messages" else None) or row["messages"]
     tokens = context.tokens(role)
     return {row["group_id"]: tokens.prompt_ids(asked[row["prompt_id"]]) for row in groups}
