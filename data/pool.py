@@ -147,12 +147,9 @@ def find_rewards(lake: Lake, recipe: Recipe, name: str, base: Slice) -> Slice:
 
 def find_answers(lake: Lake, recipe: Recipe, prompts: Slice) -> Slice | None:
     """The teacher's answers to exactly these prompts: the recipe's teacher's, or imported ones; None where there are none."""
-    teacher = find_model(lake, recipe.teacher) if recipe.teacher else None
-    found = [
-        s
-        for s in lake.slices("answers")
-        if s.parents[0] == prompts.path and s.models.get("teacher") in (teacher, "imported")
-    ]
+    known = lake.slices("models", model=asdict(recipe.teacher)) if recipe.teacher else []
+    teachers = {"imported", *(s.models["model"] for s in known[-1:])}
+    found = [s for s in lake.slices("answers") if s.parents[0] == prompts.path and s.models.get("teacher") in teachers]
     return found[-1] if found else None
 
 
