@@ -21,19 +21,19 @@ BC_ONLY = ("losses.rl=0", "losses.kl=0")
 RL_ONLY = ("losses.bc=0",)
 POLICIES = {
     "student": "initial student",
-    "run:demo-bc-raw": "BC on raw teacher answers",
-    "run:demo-bc-best": "BC on filtered best-of-N",
-    "run:demo-hybrid": "hybrid: replay + best-of-N + corpus",
-    "run:demo-round2": "hybrid, second round",
-    "run:demo-grpo": "replay alone, weights (seq_tis)",
-    "run:demo-naive": "replay alone, no weights (naive)",
+    "demo-bc-raw": "BC on raw teacher answers",
+    "demo-bc-best": "BC on filtered best-of-N",
+    "demo-hybrid": "hybrid: replay + best-of-N + corpus",
+    "demo-round2": "hybrid, second round",
+    "demo-grpo": "replay alone, weights (seq_tis)",
+    "demo-naive": "replay alone, no weights (naive)",
 }
 
 QUERY = """\
 SELECT policy,
-       avg(metrics['exact'][1])    FILTER (benchmark = 'held_out') AS exact_match,
-       avg(metrics['language'][1]) FILTER (benchmark = 'held_out') AS language_rate,
-       sum(metrics['bits'][1]) / sum(metrics['bytes'][1])          AS bits_per_byte
+       avg(metrics['exact'])    FILTER (benchmark = 'held_out') AS exact_match,
+       avg(metrics['language']) FILTER (benchmark = 'held_out') AS language_rate,
+       sum(metrics['bits']) / sum(metrics['bytes'])                AS bits_per_byte
 FROM evaluations WHERE label = 'demo' GROUP BY policy"""
 
 
@@ -58,7 +58,12 @@ CONTROLS = [
     train("demo-grpo", *RL_ONLY),
     train("demo-naive", *RL_ONLY, "objective=naive"),
 ]
-EVALUATE: Command = ("factory", "recipe=demo", "stages=[evaluate]", f"policies=[{','.join(POLICIES)}]")
+EVALUATE: Command = (
+    "factory",
+    "recipe=demo",
+    "stages=[evaluate]",
+    f"policies=[student,{','.join(f'run:{name}' for name in POLICIES if name != 'student')}]",
+)
 
 PHASES: list[list[list[Command]]] = [  # phases in turn; the lanes of a phase side by side, one core each
     [[("data.demo",)]],
