@@ -165,8 +165,6 @@ def _model(path: str, origin: dict[str, Any], dtype: torch.dtype, initial: str, 
     try:
         config = AutoConfig.from_pretrained(path, **origin)
         choice: dict[str, Any] = {"dtype": dtype}
-        if getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None:
-            choice["attn_implementation"] = "eager"  # the fused kernels know no soft cap
         if initial == "random":
             torch.manual_seed(seed)
             return AutoModelForCausalLM.from_config(config, trust_remote_code=origin["trust_remote_code"], **choice)

@@ -86,8 +86,22 @@ def test_draws_follow_the_processed_distribution_and_behaviour_names_it(sampling
     assert abs(chi_square - freedom) < 5 * math.sqrt(2 * freedom)
 
 
-def test_a_seed_gives_the_same_sample_in_any_batch(policy):
-    tiny, sampling = policy("qwen3"), Sampling(max_tokens=10, stop_ids=tuple(range(40, 80)))
+def test_a_sample_can_be_replayed_by_hand_from_its_seed(policy):
+    import numpy as np
+
+    tiny, seed = policy("llama"), 2**64 + 12345
+    (sample,) = generate(tiny, [PROMPTS[1]], 1, Sampling(temperature=1.4, max_tokens=6), [[seed]])[0]
+    uniform, ids = np.random.Generator(np.random.Philox(key=seed)).random(6), list(PROMPTS[1])
+    for number in uniform:
+        logits_v = tiny.model(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids))).logits[0, -1]
+        cdf_v = torch.softmax(logits_v.double() / 1.4, -1).cumsum(-1)
+        ids.append(int((cdf_v <= number).sum()))
+    assert sample.token_ids == ids[2:]
+
+
+@pytest.mark.parametrize("processed", [{}, {"repetition_penalty": 1.7, "top_p": 0.95, "temperature": 1.2}])
+def test_a_seed_gives_the_same_sample_in_any_batch(processed, policy):
+    tiny, sampling = policy("qwen3"), Sampling(max_tokens=10, stop_ids=tuple(range(40, 80)), **processed)
     seeds = seeds_for(4)
     whole = generate(tiny, PROMPTS, 4, sampling, seeds)
     assert len({tuple(s.token_ids) for g in whole for s in g}) > 6

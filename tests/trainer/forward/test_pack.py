@@ -123,6 +123,7 @@ def test_plan_keeps_order_and_whole_groups_within_the_budget(random_groups):
         for batch in batches:
             cost = tokens_forwarded([groups[g] for g in batch], layout)
             assert cost <= 30 or len(batch) == 1
+    assert plan([GroupTokens([1], [[2, 3]])] * 3, 4) == [[0, 1], [2]]
     assert [2] in plan(groups, 30) and plan(groups, 10**6) == [list(range(len(groups)))] and plan([], 30) == []
 
 
