@@ -1,27 +1,50 @@
 """What behaviour cloning copies: the best candidate of each prompt that passes the filter, or every answer of the teacher.
 
 Reads `answers`, `answer_tokens`, `samples`, `groups` and the components that the recipe's expressions name. Refuses answers in
-another tokenizer or chat template, and a filter that nothing passes."""
+another tokenizer or chat template, and a filter that nothing passes. Leaves out, and counts, what no forward pass can read."""
 
 from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from data import pool as pools
 from data.lake import Lake
 from data.refusal import Refusal
 from trainer.config import TrainerRecipe
-from trainer.replay import Text, table_source
 from trainer.sources import Reading, component_names, find_components
-from trainer.stream import Source
+
+COLUMNS = ["prompt_token_ids", "token_ids"]
 
 
-def answers(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> Source[Text]:
+def answers(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> pa.Table:
     """The rows that behaviour cloning reads, as `replay.bc` says."""
     if recipe.trainer.replay.bc == "teacher":
         return _teacher(lake, recipe, reading)
     return _best_of_n(lake, recipe, reading)
 
 
-def _teacher(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> Source[Text]:
+def fitting(table: pa.Table, context: int | None, notes: list[str]) -> pa.Table:
+    """The answers that a model of this context can read with their prompts; what is left out is counted. Refuses to leave none."""
+    prompts, lengths = (pc.list_value_length(table[name]).to_numpy() for name in COLUMNS)
+    empty = (lengths == 0) | (prompts == 0)
+    long = np.zeros_like(empty) if context is None else prompts + lengths > context
+    kept = ~empty & ~long
+    if not kept.any():
+        raise Refusal(
+            f"behaviour cloning has no answer to copy: of {len(table)}, {int(empty.sum())} are empty, {int(long.sum())} longer "
+            f"than the model's context of {context}",
+            "losses.bc=0, or shorter answers",
+        )
+    if not kept.all():
+        notes.append(
+            f"answers left out: {int(empty.sum())} empty, {int(long.sum())} longer than the context of {context}"
+        )
+    return table.filter(pa.array(kept))
+
+
+def _teacher(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> pa.Table:
     prompts = reading.pool.pool.prompts if reading.pool else pools.find_prompts(lake, recipe)
     found = pools.find_answers(lake, recipe, prompts)
     if found is None:
@@ -29,10 +52,10 @@ def _teacher(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> Source[Text
     tokens = pools.find_answer_tokens(lake, recipe, found, prompts, reading.start.identity)
     for slice_ in (prompts, found, tokens):
         reading.use(slice_)
-    return table_source("answers", lake.read(tokens, ["prompt_token_ids", "token_ids"]))
+    return lake.read(tokens, COLUMNS)
 
 
-def _best_of_n(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> Source[Text]:
+def _best_of_n(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> pa.Table:
     """Live: another reward or filter chooses others, without the factory."""
     from data.selection import Candidates, best_of_n
 
@@ -67,4 +90,4 @@ def _best_of_n(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> Source[Te
     reading.notes.append(
         f"best of n: {chosen.num_rows} of {prompts} prompts have a target, {answered} of them the teacher's answer"
     )
-    return table_source("answers", chosen.select(["prompt_token_ids", "token_ids"]))
+    return chosen.select(COLUMNS)

@@ -23,13 +23,14 @@ from trainer.distributed import World, world
 from trainer.ema import Average, replaced
 from trainer.final import finish, row_of
 from trainer.forward import Policy, context_length, load
+from trainer.imitation import fitting
 from trainer.journal import Metrics, Run, claim, disk, publish, refuse_unknown
 from trainer.normalise import normalised
 from trainer.optimiser import build, move
 from trainer.plan import StepPlan, plan_step
 from trainer.probe import prober
 from trainer.progress import progress
-from trainer.replay import Documents
+from trainer.replay import Documents, table_source
 from trainer.sources import Reading, configuration, configuration_hash, pool_source, resolve
 from trainer.state import Training
 from trainer.step import Method, run_step
@@ -71,6 +72,7 @@ def train(recipe: TrainerRecipe) -> None:
     here.barrier()
     del training
     gc.collect()
+    torch.cuda.empty_cache()  # the next job of a sweep loads its own model
 
 
 def prepare(
@@ -82,6 +84,8 @@ def prepare(
     policy = _load(recipe, reading)
     if policy.reason:
         _say(here, f"layout plain: {policy.reason}")
+    if reading.answers is not None:
+        reading.answers = fitting(reading.answers, context_length(policy), reading.notes)
     probe = prober(Lake.open(recipe.lake), recipe, reading, policy)
     if saved is not None:
         start = reading.start.settings
@@ -141,7 +145,7 @@ def _step_count(recipe: TrainerRecipe, reading: Reading) -> int:
     if reading.pool is not None:
         return math.ceil(replay.epochs * reading.pool.advantages.advantages.figures["groups_kept"] / replay.prompts)
     if reading.answers is not None:
-        return math.ceil(replay.epochs * reading.answers.count / replay.answers)
+        return math.ceil(replay.epochs * len(reading.answers) / replay.answers)
     return recipe.trainer.steps
 
 
@@ -151,7 +155,7 @@ def _streams(training: Training, cursors: Mapping[str, Any]) -> None:
         vector = np.load(training.run.folder / ADVANTAGES, mmap_mode="r")
         training.groups = Stream(pool_source(reading.pool, vector), seed, **cursors.get("groups", {}))
     if reading.answers is not None:
-        training.answers = Stream(reading.answers, seed, **cursors.get("answers", {}))
+        training.answers = Stream(table_source("answers", reading.answers), seed, **cursors.get("answers", {}))
     if reading.corpus is not None:
         limit = context_length(training.policy)
         training.documents = Documents(reading.corpus, seed, limit, **cursors.get("documents", {}))
@@ -213,8 +217,8 @@ def one_step(training: Training) -> tuple[dict[str, float], Rule | None]:
     rule = training.stopper.seen(step, values)
     if every is not None and not due and (rule is not None or step == training.steps):
         values |= _probe(training)
-    training.latest = values
-    return values, rule
+    training.latest = {name: value for name, value in values.items() if math.isfinite(value)}
+    return training.latest, rule
 
 
 def next_plan(training: Training) -> StepPlan:

@@ -13,20 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data import pool as pools
-from data.contract import TABLES
 from data.config import ModelSettings
+from data.contract import TABLES
 from data.fingerprint import identity, model_folder, policy_model
 from data.keys import digest
 from data.lake import Lake
 from data.manifest import Slice
 from data.refusal import Refusal
-from trainer.config import TrainerRecipe
+from trainer.config import TrainerRecipe, TrainerSettings
 from trainer.objectives import parse_objective
 from trainer.schedule import ever
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from data.advantages import PoolAdvantages
-    from trainer.replay import Group, Text
+    from trainer.replay import Group
     from trainer.stream import Source
 
 TABLE_ORDER = list(TABLES)
@@ -71,7 +73,8 @@ class Reading:
     start: Start
     objective: dict[str, float]
     pool: PoolReading | None = None
-    answers: Source[Text] | None = None
+    answers: pa.Table | None = None
+    """prompt_token_ids and token_ids of what behaviour cloning copies."""
     corpus: Source[np.ndarray] | None = None
     prompts: Slice | None = None
     """What the probe asks."""
@@ -79,7 +82,9 @@ class Reading:
     notes: list[str] = field(default_factory=list)
 
     def use(self, slice_: Slice) -> Slice:
-        """Remember that a slice is read."""
+        """Remember that a slice is read. Refuses shards that are unreadable or not those that its manifest names."""
+        if slice_.path not in self.slices:
+            _refuse_foreign(slice_)
         self.slices[slice_.path] = slice_
         return slice_
 
@@ -94,13 +99,24 @@ class Reading:
         return self.pool.advantages.sql if self.pool else None
 
 
+def _refuse_foreign(slice_: Slice) -> None:
+    """Footers only: the key that a shard was written under stands there."""
+    from data.zip import open_shard
+
+    for file, shard in zip(slice_.files, slice_.shards, strict=True):
+        if (open_shard(file).schema_arrow.metadata or {}).get(b"grpo_kd.key") != shard.key.encode():
+            raise Refusal(
+                f"shard {file} is a file of another slice than {slice_.path}", f"python -m data verify --lake {slice_.root}"
+            )
+
+
 def resolve(recipe: TrainerRecipe) -> Reading:
     """Find everything the run needs in the lake; refuse what is not there, naming the command that makes it."""
     settings, lake = recipe.trainer, Lake.open(recipe.lake)
     model = policy_model(recipe)
     start = Start(model, model_folder(model, recipe.runs), identity(model, recipe.runs))
     reading = Reading(start, parse_objective(settings.objective))
-    needed = ever(settings.losses, settings.steps)
+    needed = ever(settings.losses, _horizon(settings))
     if settings.steps and not any(needed.values()):
         raise Refusal(
             "every weight in losses is 0: there is nothing to train", "losses.rl=1, losses.bc=1 or losses.pt=1"
@@ -116,6 +132,13 @@ def resolve(recipe: TrainerRecipe) -> Reading:
     if settings.probe.every is not None:
         reading.prompts = reading.use(reading.pool.pool.prompts if reading.pool else pools.find_prompts(lake, recipe))
     return reading
+
+
+def _horizon(settings: TrainerSettings) -> int:
+    """Steps whose weights say what is needed; how many `epochs` take is known only once the pool is."""
+    if settings.replay.epochs is None:
+        return settings.steps
+    return 1 + sum(int(phase.get("steps", 0)) for phase in settings.losses.phases)
 
 
 def _pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) -> PoolReading:
@@ -146,6 +169,12 @@ def _pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) -> P
     for path in found.slices:
         reading.use(lake.slice(path))
     in_loss = _in_loss(found, pool, recipe)
+    counts = found.advantages.figures
+    reading.notes += [
+        f"pool {pool.samples.path}: {counts['groups_kept']} of {counts['groups']} groups kept ({counts['zero_variance']} without "
+        f"spread, {counts['too_few']} with fewer than two valid samples), {int(in_loss.sum())} samples in the loss",
+        f"reward as SQL: {' '.join(found.sql.split())}",
+    ]
     temperature, max_tokens, rescored_behaviour = _sampling(lake, pool, reading)
     imported = pool.samples.settings.get("import")
     drawn_at = float(imported["temperature"]) if imported else recipe.sampling.temperature
@@ -173,8 +202,11 @@ def _pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) -> P
 def _in_loss(found: PoolAdvantages, pool: pools.Pool, recipe: TrainerRecipe) -> np.ndarray:
     """Which samples count. Refuses a pool that none of its groups can teach anything."""
     advantages, figures = found.advantages, found.advantages.figures
+    from data.scalars import read_scalars
+
     kept = np.repeat(advantages.group_kept, np.diff(found.group_starts, append=len(advantages.in_loss)))
-    in_loss = advantages.in_loss & kept
+    written = read_scalars(pool.samples, {}, columns=["n_tokens"])["n_tokens"].to_numpy() > 0
+    in_loss = advantages.in_loss & kept & written  # an imported sample may be empty: nothing of it can be predicted
     if not in_loss.any():
         raise Refusal(
             f"reward {recipe.reward!r} leaves no group of {pool.samples.path} to learn from: of {figures['groups']} groups "

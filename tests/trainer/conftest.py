@@ -92,6 +92,11 @@ def publish_rows() -> Callable[..., Slice]:
 
 
 @pytest.fixture(scope="session")
+def write_lake() -> Callable[[TrainerRecipe], Lake]:
+    return lake_of
+
+
+@pytest.fixture(scope="session")
 def _made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., str]) -> Made:
     root = tmp_path_factory.mktemp("trainer")
     model = tiny_model("llama")
@@ -106,7 +111,7 @@ def _made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., st
         reward="points",
         trainer=TrainerSettings(steps=3),
     )
-    return Made(write_lake(recipe), recipe, model)
+    return Made(lake_of(recipe), recipe, model)
 
 
 @pytest.fixture
@@ -117,7 +122,7 @@ def made(_made: Made, tmp_path: Path) -> Made:
     return Made(Lake.open(tmp_path / "lake"), recipe, _made.model)
 
 
-def write_lake(recipe: TrainerRecipe) -> Lake:
+def lake_of(recipe: TrainerRecipe) -> Lake:
     lake, row = Lake.open(recipe.lake), identity(recipe.student, recipe.runs)
     lake.root.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -164,20 +169,20 @@ def _pool(lake: Lake, recipe: TrainerRecipe, row: dict[str, Any], prompts: Slice
     from trainer.forward import GroupTokens, group_logprobs, load
 
     policy = load(recipe.student.path)
-    groups, samples, scores = [], [], []
+    groups, samples, scores, temperature = [], [], [], recipe.sampling.temperature
     for i, text in enumerate(QUESTIONS[:TRAIN]):
         question, group_id = prompt_id([{"role": "user", "content": text}]), id64("group", i)
         prompt = random.integers(5, 290, 3 + i).tolist()
         completions = [[*random.integers(5, 290, random.integers(0, 8)).tolist(), 1] for _ in range(4)]
         with torch.no_grad():
-            flat = group_logprobs(policy, [GroupTokens(prompt, completions)]).tolist()
+            flat = group_logprobs(policy, [GroupTokens(prompt, completions)], temperature=temperature).tolist()
         groups.append(
             {
                 "group_id": group_id,
                 "prompt_id": question,
                 "policy": row["model_id"],
                 "prompt_token_ids": prompt,
-                "temperature": 1.0,
+                "temperature": temperature,
                 "top_p": 1.0,
                 "max_tokens": 9,
                 "logprobs_mode": "processed",
@@ -209,7 +214,13 @@ def _pool(lake: Lake, recipe: TrainerRecipe, row: dict[str, Any], prompts: Slice
         lake, "samples", samples_key(recipe, group_slice), [samples[:rows_cut], samples[rows_cut:]], recipe.name
     )
     pool = Pool(prompts, group_slice, sample_slice)
-    publish(lake, "scores", scores_key(pool, row["model_id"]), [scores[:rows_cut], scores[rows_cut:]], "tiny-policy")
+    publish(
+        lake,
+        "scores",
+        scores_key(pool, row["model_id"], temperature),
+        [scores[:rows_cut], scores[rows_cut:]],
+        "tiny-policy",
+    )
     return pool
 
 

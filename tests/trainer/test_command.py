@@ -119,7 +119,8 @@ def test_a_shard_that_was_cut_or_swapped_is_refused(made: Any, capsys: pytest.Ca
     first.write_bytes(whole)
     points = made.lake.slices("rewards", label="points")[0].files
     points[0].write_bytes(points[1].read_bytes())
-    assert "other rows" in refused(made, capsys)
+    said = refused(made, capsys)
+    assert "other rows" in said or "another slice" in said
 
 
 def test_a_full_disk_is_answered_in_a_sentence_and_leaves_the_lake_as_it_was(

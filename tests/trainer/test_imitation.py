@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from data.lake import Key
 from data.manifest import Slice
 from data.refusal import Refusal
-from trainer.replay import Text
+from trainer.imitation import fitting
+from trainer.replay import Text, table_source
 from trainer.sources import Reading, resolve
 from trainer.stream import Stream
 
@@ -20,7 +22,8 @@ BC = {"losses__rl": 0.0, "losses__bc": 1.0, "losses__pt": 0.0, "losses__kl": 0.0
 def copied(made: Any, **changes: Any) -> tuple[list[Text], Reading]:
     reading = resolve(made.with_(**{**BC, **changes}))
     assert reading.answers is not None
-    return Stream(reading.answers, 0).take(reading.answers.count), reading
+    source = table_source("answers", reading.answers)
+    return Stream(source, 0).take(source.count), reading
 
 
 def score_answers(made: Any, publish: Callable[..., Slice], value: float | None) -> None:
@@ -102,3 +105,14 @@ def test_without_answers_the_command_that_makes_them_is_named(made: Any) -> None
     shutil.rmtree(made.lake.root / "answers")
     with pytest.raises(Refusal, match=r"(?s)no teacher answers.*stages=\[answers\]"):
         copied(made, replay__bc="teacher")
+
+
+def test_answers_that_no_forward_pass_can_read_are_left_out_and_counted() -> None:
+    rows = {"prompt_token_ids": [[1, 2], [3], [4] * 5, [5]], "token_ids": [[7], [], [8] * 4, [9] * 7]}
+    notes: list[str] = []
+    kept = fitting(pa.table(rows), 8, notes)
+    assert kept["token_ids"].to_pylist() == [[7], [9] * 7]
+    assert notes == ["answers left out: 1 empty, 1 longer than the context of 8"]
+    assert len(fitting(pa.table(rows), None, [])) == 3
+    with pytest.raises(Refusal, match="no answer to copy: of 4, 1 are empty, 3 longer"):
+        fitting(pa.table(rows), 2, [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +87,6 @@ def test_every_objective_moves_the_weights_and_is_logged(made: Any, objective: s
 
 
 def _metrics(made: Any, run: str) -> dict[int, dict[str, float]]:
-    import json
-
     text = (Path(made.recipe.runs) / run / "metrics.jsonl").read_text(encoding="utf-8")
     return {line["step"]: line for line in map(json.loads, text.splitlines())}
 
@@ -101,3 +101,81 @@ def test_without_a_step_the_policy_has_not_left_the_pool(made: Any) -> None:
 def test_a_large_step_makes_the_effective_sample_size_fall(made: Any) -> None:
     train(made.with_(run="far", **{**hybrid(), "optimiser__lr": 5.0}))
     assert _metrics(made, "far")[3]["drift/sequence_ess"] < 0.9
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3", "mistral", "gemma3", "bloom"])
+def test_every_family_trains_the_same_however_it_is_cut(
+    tmp_path: Path, tiny_model: Any, family: str, write_lake: Any, made: Any
+) -> None:
+    from data.config import ModelSettings
+
+    model = tiny_model(family)
+    places = {"lake": str(tmp_path / "own"), "student": ModelSettings(path=model)}
+    settings = hybrid(steps=2, optimiser__lr=0.01, **places)
+    own = type(made)(write_lake(made.with_(**settings)), made.with_(**places), model)
+    one = weights(own, "one", **{**settings, "replay__micro_batch_tokens": 100_000})
+    many = weights(own, "many", **{**settings, "replay__micro_batch_tokens": 32})
+    assert largest(one, start(own)) > 1e-4
+    assert largest(one, many) <= 1e-6
+
+
+def test_raft_imitates_what_passes_the_filter(made: Any) -> None:
+    raft = {**RL, **SGD, "objective": "raft", "steps": 1, "replay__prompts": 6}
+    weights(made, "best", **raft)
+    weights(made, "filtered", where="points > 0", **raft)
+    points = made.lake.read(made.lake.slices("rewards", label="points")[0], ["value"]).column(0).to_pylist()
+    assert _metrics(made, "best")[1]["raft/chosen"] == pytest.approx(6 / 24)
+    assert _metrics(made, "filtered")[1]["raft/chosen"] == pytest.approx(sum(p > 0 for p in points) / 24)
+
+
+def test_the_pools_temperature_divides_the_logits_of_the_samples_and_of_nothing_else(
+    tmp_path: Path, write_lake: Any, made: Any
+) -> None:
+    from data.config import Sampling
+
+    places = {"lake": str(tmp_path / "warm"), "sampling": Sampling(n=4, max_tokens=9, temperature=0.6)}
+    warm = type(made)(write_lake(made.with_(**places)), made.with_(**places), made.model)
+    still = hybrid(steps=1, optimiser__lr=0.0)
+    for name, pool in (("cold", made), ("warm", warm)):
+        train(pool.with_(run=name, **still))
+    cold_row, warm_row = _metrics(made, "cold")[1], _metrics(warm, "warm")[1]
+    assert warm_row["drift/sequence_ess"] >= 0.999 and abs(warm_row["drift/token_kl"]) <= 1e-4
+    assert warm_row["loss/bc"] == pytest.approx(cold_row["loss/bc"])
+    assert warm_row["loss/pt"] == pytest.approx(cold_row["loss/pt"])
+
+
+@pytest.mark.parametrize("shift", [-1.0, 1.0])
+def test_the_leash_pulls_towards_the_reference(made: Any, publish_rows: Any, shift: float) -> None:
+    from data.pool import find_pool, scores_key
+    from trainer.forward import GroupTokens, group_logprobs, load
+    from trainer.sources import resolve
+
+    quiet = {
+        **RL,
+        **SGD,
+        "steps": 1,
+        "losses__rl": 1e-9,
+        "losses__kl": 1.0,
+        "replay__prompts": 6,
+        "optimiser__lr": 0.05,
+    }
+    recipe = made.with_(**quiet)
+    pool = find_pool(made.lake, recipe, resolve(recipe).start.model_id)
+    old = made.lake.find("scores", scores_key(pool, pool.policy))
+    rows = made.lake.read(old).to_pylist()
+    for row in rows:
+        row["logprobs"] = [value + shift for value in row["logprobs"]]
+    shutil.rmtree(old.files[0].parent)
+    publish_rows(made.lake, "scores", scores_key(pool, pool.policy), [rows[:12], rows[12:]], "shifted")
+    train(made.with_(run="leash", **quiet))
+    groups = made.lake.read(pool.groups).to_pylist()
+    samples = made.lake.read(pool.samples).to_pylist()
+    items = [
+        GroupTokens(g["prompt_token_ids"], [s["token_ids"] for s in samples if s["group_id"] == g["group_id"]])
+        for g in groups
+    ]
+    final = str(Path(made.recipe.runs) / "leash" / "final")
+    with torch.no_grad():
+        before, after = (group_logprobs(load(path), items).sum() for path in (made.model, final))
+    assert (after - before) * shift > 0
+    assert _metrics(made, "leash")[1]["kl_k3"] == pytest.approx(float(torch.tensor(shift).exp()) - 1 - shift, rel=1e-3)

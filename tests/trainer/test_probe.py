@@ -1,0 +1,80 @@
+"""The probe against what the model is known to say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data.lake import Lake
+from data.refusal import Refusal
+from trainer.forward import Generated, load
+from trainer.probe import Prober, prober
+from trainer.sources import resolve
+
+EXACT = {"exact": {"use": "similarity", "metric": "exact", "to": "references"}}
+
+
+def probe_of(made: Any, **changes: Any) -> tuple[Prober, Any]:
+    settings = {"losses__rl": 0.0, "losses__bc": 0.0, "losses__pt": 1.0, "probe__every": 1, "probe__max_tokens": 4}
+    recipe = made.with_(**{**settings, "probe__components": EXACT, **changes})
+    policy = load(made.model)
+    found = prober(Lake.open(recipe.lake), recipe, resolve(recipe), policy)
+    assert found is not None
+    return found, policy
+
+
+def test_held_out_prompts_are_asked_in_the_chat_template(made: Any) -> None:
+    found, policy = probe_of(made)
+    asked = sorted(policy.tokenizer.decode(ids) for ids in found.prompts)
+    assert asked == [f"<|user|>hvat eitur oyggj {i}?<end><|assistant|>" for i in (6, 7)]
+    assert len(probe_of(made, probe__split="train")[0].prompts) == 6
+    assert len(probe_of(made, probe__split="train", probe__prompts=4)[0].prompts) == 4
+
+
+def test_figures_are_means_over_what_was_said(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, policy = probe_of(made, probe__split="train")
+    right = policy.tokenizer("Nólsoy", add_special_tokens=False).input_ids
+    said = [Generated([*right, 1], [0.0] * (len(right) + 1), "stop", 1), Generated([7, 8], [0.0, 0.0], "length", None)]
+    monkeypatch.setattr(
+        "trainer.probe.generate", lambda policy, prompts, n, *_: [[said[0]], *[[said[1]]] * (len(prompts) - 1)]
+    )
+    figures = found.measure(policy, 1)
+    assert figures["probe/exact"] == pytest.approx(1 / 6)
+    assert figures["probe/truncated"] == pytest.approx(5 / 6)
+    assert figures["probe/n_tokens"] == pytest.approx((len(right) + 1 + 5 * 2) / 6)
+
+
+def test_the_kl_to_the_start_is_zero_at_the_start_and_positive_after_a_change(made: Any) -> None:
+    found, policy = probe_of(made, probe__kl=True, probe__split="train", probe__max_tokens=8)
+    assert abs(found.measure(policy, 1)["probe/kl"]) < 1e-4
+    with torch.no_grad():
+        policy.model.get_output_embeddings().weight.mul_(2.0)
+    before = {name: value.clone() for name, value in policy.model.state_dict().items()}
+    assert found.measure(policy, 1)["probe/kl"] > 0.01
+    assert all(torch.equal(before[name], value) for name, value in policy.model.state_dict().items())
+
+
+def test_sampled_answers_have_figures_of_their_own_and_repeat(made: Any) -> None:
+    found, policy = probe_of(made, probe__sampled=True)
+    one, two = found.measure(policy, 3), found.measure(policy, 3)
+    assert one == two and "probe_sampled/exact" in one and "probe/exact" in one
+
+
+def test_an_empty_split_is_refused(made: Any, publish_rows: Any) -> None:
+    from data.lake import Key
+
+    prompts = made.lake.slices("prompts")[0]
+    rows = [row for row in made.lake.read(prompts).to_pylist() if row["split"] == "train"]
+    publish_rows(made.lake, "prompts", Key(prompts.settings, contents=("other",)), [rows], "tiny")
+    with pytest.raises(Refusal, match="no prompts of split held_out"):
+        probe_of(made)
+
+
+def test_a_components_file_that_is_missing_is_refused_before_a_run_begins(made: Any) -> None:
+    missing = {"language": {"use": "language", "method": "words", "file": "/nowhere/words.txt"}}
+    with pytest.raises(Refusal, match=r"/nowhere/words\.txt"):
+        probe_of(made, probe__components=missing)
+    assert not Path(made.recipe.runs).exists()
