@@ -78,12 +78,13 @@ def text(recipe: FactoryRecipe) -> str:
 def _factory(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Line]:
     stages, policy, n = recipe.factory.stages, policy_model(recipe), recipe.sampling.n
     drawn = prompts * n * recipe.sampling.max_tokens
-    if recipe.teacher and "answers" in stages:
+    imported = {source.kind for source in recipe.factory.imports.values()}
+    if recipe.teacher and "answers" in stages and "answers" not in imported:
         told = prompts * recipe.answers.n * recipe.answers.max_tokens
         yield _line(
             "answers", recipe.teacher, recipe, prompts * length, told, disk=told * (STREAM_BYTES + 2 * TOKEN_BYTES)
         )
-    if "samples" in stages:
+    if "samples" in stages and "samples" not in imported:
         yield _line("samples", policy, recipe, prompts * length, drawn, disk=drawn * (STREAM_BYTES + TOKEN_BYTES))
     if "scores" in stages:
         scorers = {"scores (teacher)": recipe.teacher, "scores (policy)": policy}

@@ -34,6 +34,8 @@ def is_file(path: str) -> bool:
 
 def read_rows(source: Source, what: str, limit: int | None = None) -> list[dict[str, Any]]:
     """The source's rows in order, as dicts. `what` names the recipe's key in refusals."""
+    if is_file(source.path) and source.split != "train":
+        raise Refusal(f"{what}: {source.path} is a file and has no split {source.split!r}", f"{what}.split=train")
     rows = _file_rows(source.path, what) if is_file(source.path) else _hub_rows(source, what)
     found = list(itertools.islice(rows, limit))
     if not found:

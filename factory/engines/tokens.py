@@ -54,9 +54,17 @@ class Tokens:
         chat = [{"role": m["role"], "content": nfc(m["content"])} for m in messages]
         if self.template is None:
             return list(self.tokenizer("".join(m["content"] + "\n" for m in chat)).input_ids)
-        ids = self.tokenizer.apply_chat_template(
-            chat, chat_template=self.template, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        import jinja2
+
+        try:
+            ids = self.tokenizer.apply_chat_template(
+                chat, chat_template=self.template, add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        except jinja2.TemplateError as error:
+            raise Refusal(
+                f"the chat template of {self.tokenizer.name_or_path} refuses the roles {[m['role'] for m in chat]}: {error}",
+                "prompts.system=null, or give a chat_template that takes them",
+            ) from error
         return list(ids)
 
     def answer_ids(self, text: str, ended: bool = True) -> list[int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from factory.context import Context, Work
 from factory.engines import Draw, GroupRequest, TokenSampling
 
 MOST = 256  # sample_index is uint8
+LIBRARIES = {"hf": "transformers"}  # engine → the library whose version stands in `groups`
 
 
 def run(context: Context) -> list[Slice]:
@@ -118,6 +120,7 @@ def group_table(
         "logprobs_mode": mode,
         "support": "truncated" if truncated else "full",
         "engine": engine,
+        "engine_version": version(LIBRARIES[engine]) if engine in LIBRARIES else None,
     }
     return pa.Table.from_pylist([{**row, **shared} for row in rows], schema=GROUPS.schema)
 

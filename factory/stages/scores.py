@@ -14,7 +14,7 @@ from data.contract import SCORES
 from data.keys import hex_id
 from data.lake import Shard
 from data.manifest import Slice
-from data.pool import Pool, scores_key, shown_to_teacher
+from data.pool import Pool, find_answers, scores_key, shown_to_teacher
 from data.refusal import Refusal
 from factory.context import Context, Work
 from factory.engines import ScoreRequest
@@ -26,10 +26,22 @@ def run(context: Context) -> list[Slice]:
     made = []
     if context.recipe.teacher is not None:
         refuse_other_tokens(context)
+        _two_teachers(context, pool)
         shown = shown_to_teacher(context.lake, pool.prompts)
         made.append(_score(context, pool, "teacher", 1.0, shown))
     made.append(_score(context, pool, "policy", context.recipe.sampling.temperature, "messages"))
     return made
+
+
+def _two_teachers(context: Context, pool: Pool) -> None:
+    """Answers of one teacher beside scores of another leave a lasting bias (arXiv 2604.13010): said, or refused if strict."""
+    answers = find_answers(context.lake, context.recipe, pool.prompts)
+    if answers is None or answers.models.get("teacher") != "imported":
+        return
+    told = f"{answers.path} is imported, the scores are by {context.row('teacher')['name']}: two teachers leave a lasting bias"
+    if context.settings.strict:
+        raise Refusal(told, "strict=false, or let one teacher do both")
+    context.say(f"warning: {told}")
 
 
 def refuse_other_tokens(context: Context) -> None:

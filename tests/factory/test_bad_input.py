@@ -45,6 +45,15 @@ def refused(command, recipe):
         (["prompts.path=prompt.jsonl"], "there is no file prompt.jsonl"),
         (["prompts.columns={references: refs}"], "did you mean 'references'"),
         (["prompts.columns={reference: references}"], "did you mean 'references'"),
+        (["prompts.split=test"], "has no split 'test'"),
+        (
+            [
+                "stages=[prompts,evaluate]",
+                "policies=[student,run:one]",
+                "benchmarks={task: {metrics: {long: {use: length}}}}",
+            ],
+            "no finished run named one",
+        ),
         (["student.dtype=float33"], "dtype is 'float33'"),
         (["sampling.max_tokens=1000"], "positions of"),
         (["sampling.top_p=0"], "top_p"),

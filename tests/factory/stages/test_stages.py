@@ -13,6 +13,7 @@ from data.config import AnswerSampling, ModelSettings, PromptSource, Sampling
 from data.fingerprint import identity
 from data.keys import nfc
 from data.refusal import Refusal
+from factory.config import ImportSource
 
 PATH = "prompts,answers,samples,scores,rewards,selections"
 
@@ -98,6 +99,85 @@ def test_topped_up_samples_are_those_of_a_pool_drawn_at_once(recipe, change, mak
     assert [r["token_ids"] for r in ours] == [r["token_ids"] for r in theirs]
 
 
+def test_a_smaller_pool_is_the_first_rows_of_a_larger_one_and_draws_nothing(recipe, change, make):
+    lake = make(change(recipe, sampling=Sampling(n=4, max_tokens=6)), "prompts,samples")
+    large = lake.read(newest(lake, "samples")).to_pylist()
+    make(change(recipe, sampling=Sampling(n=2, max_tokens=6)), "samples")
+    assert lake.read(newest(lake, "samples")).to_pylist() == [row for row in large if row["sample_index"] < 2]
+    drawn = [
+        r["items"]
+        for f in (lake.root / "costs" / "journal").iterdir()
+        for r in rows_of(f)
+        if "samples/" in r["produced"]
+    ]
+    assert sorted(drawn) == [0, 20]
+
+
+def test_answers_of_another_teacher_than_the_scores_are_said_and_refused_if_strict(
+    recipe, change, make, write_rows, capsys
+):
+    rows = [{"messages": "what is the capital ?", "answer": "Tórshavn"}]
+    imports = {"told": ImportSource(kind="answers", path=write_rows(rows, "told.jsonl"))}
+    make(change(recipe, imports=imports), "prompts,import,samples,scores")
+    assert "warning: answers/" in capsys.readouterr().out
+    with pytest.raises(Refusal, match="two teachers leave a lasting bias"):
+        make(change(recipe, imports=imports, strict=True), "scores")
+
+
+def test_a_template_that_refuses_a_role_is_named(recipe, change, make):
+    from dataclasses import replace
+
+    grim = replace(recipe.student, chat_template="{{ raise_exception('no such role') }}")
+    with pytest.raises(Refusal, match=r"refuses the roles \['user'\]"):
+        make(change(recipe, student=grim), "prompts,samples")
+
+
+def test_one_resident_model_makes_room_for_the_next(recipe, change, make, monkeypatch):
+    from dataclasses import replace
+
+    from factory.engines.hf import HfEngine
+
+    open_now, most = set(), []
+    load, close = HfEngine.__init__, HfEngine.close
+
+    def counted(self, *args, **kwargs):
+        load(self, *args, **kwargs)
+        open_now.add(id(self))
+        most.append(len(open_now))
+
+    def freed(self):
+        close(self)
+        open_now.discard(id(self))
+
+    monkeypatch.setattr(HfEngine, "__init__", counted)
+    monkeypatch.setattr(HfEngine, "close", freed)
+    make(change(recipe, engine=replace(recipe.factory.engine, resident=1)), "prompts,answers,samples,scores")
+    assert max(most) == 1 and not open_now and len(most) == 4  # teacher, policy, teacher, policy
+
+
+def test_hub_data_sets_come_through_the_datasets_library(recipe, change, make, monkeypatch, prompt_rows):
+    import datasets
+
+    asked = []
+
+    def load(path, config, split):
+        asked.append((path, config, split))
+        return datasets.Dataset.from_list(prompt_rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    lake = make(
+        change(recipe, prompts=PromptSource(path="someone/questions", config="fo", split="train[:6]")), "prompts"
+    )
+    assert asked == [("someone/questions", "fo", "train[:6]")] and newest(lake, "prompts").rows == 6
+
+    def missing(path, config, split):
+        raise datasets.exceptions.DatasetNotFoundError("no such data set")
+
+    monkeypatch.setattr(datasets, "load_dataset", missing)
+    with pytest.raises(Refusal, match="no data set someone/other"):
+        make(change(recipe, prompts=PromptSource(path="someone/other")), "prompts")
+
+
 def test_a_component_added_later_makes_its_slice_and_changes_no_other_file(recipe, change, make, hashes):
     lake = make(recipe, PATH)
     before = hashes(lake)
@@ -149,8 +229,9 @@ def test_the_policy_as_its_own_teacher_shown_other_messages_is_another_scorer(
     assert lake.read(teacher, ["logprobs"]) != lake.read(policy, ["logprobs"])
 
 
-def test_the_policy_rescored_is_the_behaviour_it_was_drawn_from(recipe, make):
-    lake = make(recipe, "prompts,samples,scores")
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_the_policy_rescored_is_the_behaviour_it_was_drawn_from(recipe, change, make, temperature):
+    lake = make(change(recipe, sampling=Sampling(n=3, max_tokens=6, temperature=temperature)), "prompts,samples,scores")
     behaviour = lake.read(newest(lake, "samples"), ["behaviour_logprobs"]).column(0).to_pylist()
     rescored = lake.read(newest(lake, "scores", "tiny-policy"), ["logprobs"]).column(0).to_pylist()
     assert max(abs(a - b) for x, y in zip(behaviour, rescored, strict=True) for a, b in zip(x, y, strict=True)) < 1e-3
@@ -188,6 +269,15 @@ def test_greedy_answers_are_what_transformers_generates(recipe, make):
         with torch.no_grad():
             out = teacher.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=6, pad_token_id=0)
         assert answer["token_ids"] == out[0, len(ids) :].tolist()
+
+
+def test_the_teacher_is_asked_its_own_messages(recipe, make, write_rows, prompt_rows):
+    lake = make(recipe, "prompts,answers")
+    plain = lake.read(newest(lake, "answers"), ["token_ids"])
+    write_rows([{**row, "teacher_messages": "say it in other words"} for row in prompt_rows])
+    make(recipe, "prompts,answers")
+    shown = lake.read(newest(lake, "answers"), ["token_ids"]).column(0).to_pylist()
+    assert len({tuple(ids) for ids in shown}) == 1 and shown != plain.column(0).to_pylist()
 
 
 def test_answer_tokens_end_with_the_end_token_unless_the_answer_was_cut(recipe, make):
