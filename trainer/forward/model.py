@@ -57,12 +57,15 @@ def load(
     initial: `pretrained`, or `random` (weights drawn under `seed` from the configuration alone). layout: `kv`, `plain`, or `auto`:
     kv if it gives plain's log π on a small probe group, else plain with the reason.
     Raises ValueError where the model, its tokenizer or a type of that name is missing, or the head is not understood."""
+    from transformers.utils import logging
+
     origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     if gguf_file is not None:
         origin["gguf_file"] = gguf_file
     if layout not in ("auto", "kv", "plain"):
         raise ValueError(f"layout is {layout!r}; known: auto, kv, plain")
     _refuse_missing_folder(path)
+    logging.disable_progress_bar()  # the commands show bars of their own
     tokenizer = _tokenizer(path, origin)
     model = _model(path, origin, _dtype(dtype), initial, seed).eval()
     torch.nn.Module.to(model, _device(device))

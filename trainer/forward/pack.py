@@ -8,7 +8,7 @@ samples, and the completions run as rows behind them. Exact for windows, ALiBi a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,32 @@ class GroupTokens:
     completions: Sequence[Sequence[int]]
 
 
+@dataclass(frozen=True)
+class _Rectangles:
+    """The three padded blocks of one call, each (rows, longest): shared prompts, their completions, plain rows."""
+
+    prompts: tuple[int, int] = (0, 0)
+    tails: tuple[int, int] = (0, 0)
+    rows: tuple[int, int] = (0, 0)
+
+    def joined(self, group: GroupTokens, layout: str) -> _Rectangles:
+        """The blocks with one more group."""
+        lengths = [len(completion) - 1 for completion in group.completions]
+        if not _shares(group, layout):
+            return replace(self, rows=_grown(self.rows, [len(group.prompt) + length for length in lengths]))
+        tails = _grown(self.tails, [length for length in lengths if length])
+        return replace(self, prompts=_grown(self.prompts, [len(group.prompt)]), tails=tails)
+
+    @property
+    def positions(self) -> int:
+        """Token positions, padding included."""
+        return sum(count * longest for count, longest in (self.prompts, self.tails, self.rows))
+
+
+def _grown(block: tuple[int, int], lengths: Sequence[int]) -> tuple[int, int]:
+    return block[0] + len(lengths), max([block[1], *lengths])
+
+
 def tokens_forwarded(groups: Sequence[GroupTokens], layout: str) -> int:
     """Token positions that one call runs through the transformer, padding included.
 
@@ -34,11 +60,10 @@ def tokens_forwarded(groups: Sequence[GroupTokens], layout: str) -> int:
     >>> tokens_forwarded([group], "kv"), tokens_forwarded([group], "plain")
     (7, 15)
     """
-    shared, alone = _split(groups, layout)
-    prompts = [len(groups[g].prompt) for g in shared]
-    tails = [len(c) - 1 for g in shared for c in groups[g].completions if len(c) > 1]
-    rows = [len(groups[g].prompt) + len(c) - 1 for g in alone for c in groups[g].completions]
-    return sum(len(lengths) * max(lengths, default=0) for lengths in (prompts, tails, rows))
+    blocks = _Rectangles()
+    for group in groups:
+        blocks = blocks.joined(group, layout)
+    return blocks.positions
 
 
 def plan(groups: Sequence[GroupTokens], budget: int, layout: str = "kv") -> list[list[int]]:
@@ -50,12 +75,14 @@ def plan(groups: Sequence[GroupTokens], budget: int, layout: str = "kv") -> list
     [[0, 1], [2]]
     """
     batches: list[list[int]] = []
-    for index in range(len(groups)):
-        joined = [*batches[-1], index] if batches else []
-        if joined and tokens_forwarded([groups[i] for i in joined], layout) <= budget:
-            batches[-1] = joined
+    blocks = _Rectangles()
+    for index, group in enumerate(groups):
+        blocks = blocks.joined(group, layout)
+        if batches and blocks.positions <= budget:
+            batches[-1].append(index)
         else:
             batches.append([index])
+            blocks = _Rectangles().joined(group, layout)
     return batches
 
 
@@ -77,12 +104,16 @@ def hidden_states(policy: Policy, groups: Sequence[GroupTokens]) -> tuple[Tensor
     return torch.cat(parts).index_select(0, index_n), target_n
 
 
-def _split(groups: Sequence[GroupTokens], layout: str) -> tuple[list[int], list[int]]:
-    """Indices of the groups that share their prompt, and of those that run as plain rows."""
+def _shares(group: GroupTokens, layout: str) -> bool:
     if layout not in ("kv", "plain"):
         raise ValueError(f"layout is {layout!r}; known: kv, plain")
-    shared = [g for g, group in enumerate(groups) if layout == "kv" and len(group.completions) > 1]
-    return shared, sorted(set(range(len(groups))) - set(shared))
+    return layout == "kv" and len(group.completions) > 1
+
+
+def _split(groups: Sequence[GroupTokens], layout: str) -> tuple[list[int], list[int]]:
+    """Indices of the groups that share their prompt, and of those that run as plain rows."""
+    shared = [_shares(group, layout) for group in groups]
+    return [g for g, yes in enumerate(shared) if yes], [g for g, yes in enumerate(shared) if not yes]
 
 
 def _shared_rows(
