@@ -61,9 +61,8 @@ def plan_step(
 ) -> StepPlan:
     """Counts, and micro-batches of at most `budget` forwarded tokens dealt to the processes, the largest first."""
     lengths = [len(completion) for group in groups for completion in group.completions]
-    counts = StepCounts(
-        sum(lengths), len(lengths), len(groups), max(max_tokens, *lengths, 1) if lengths else max_tokens
-    )
+    longest = max(lengths, default=1)
+    counts = StepCounts(sum(lengths), len(lengths), len(groups), max(max_tokens, longest))
     order = sorted(range(len(groups)), key=lambda g: max(len(c) for c in groups[g].completions))
     rows = [sorted(texts, key=lambda text: len(text.prompt) + len(text.completion)) for texts in (answers, documents)]
     whole = MicroBatch([groups[g] for g in order], order, *rows)

@@ -110,7 +110,7 @@ def _pool_loss(logprob_n: Tensor, batch: MicroBatch, plan: StepPlan, method: Met
         metrics = metrics | leash.metrics
     for name, (total, count) in metrics.items():
         sums.add(name, total, count)
-    sums.add("reward/advantage_square", view.advantage_b.double().square().sum(), len(lengths))
+    sums.add("advantage_square", view.advantage_b.double().square().sum(), len(lengths))
     sums.drift = sums.drift + DriftSums.from_view(view, method.clip).stack().cpu()
     return kernel_loss(mix(terms), logprobs_bt, mask_bt)
 

@@ -25,6 +25,10 @@ EQUAL = ("tests/math/test_equalities.py",)
 VIEWS = ("tests/trainer/test_objectives.py",)
 KERNEL = ("tests/trainer/test_losses.py",)
 SUMS = ("tests/trainer/test_drift.py",)
+STEP, PLAN, RATES = "trainer/step.py", "trainer/plan.py", "trainer/schedule.py"
+STEPS = ("tests/trainer/test_step.py",)
+SCHEDULES, STOPS = ("tests/trainer/test_schedule.py",), ("tests/trainer/test_stop.py",)
+MOVES, PROBES = ("tests/trainer/test_optimiser.py",), ("tests/trainer/test_probe.py",)
 
 
 def table_row(name: str, scope: str, right: str, wrong: str) -> Mutation:
@@ -207,5 +211,30 @@ MUTATIONS = [
     Mutation(DRIFT, "log_n > MAX_LOG_RATIO", "log_n > MAX_LOG_WEIGHT", "drift: broken records", SUMS),
     Mutation(DRIFT, "MAX_LOG_WEIGHT = 300.0", "MAX_LOG_WEIGHT = 400.0", "drift: squares overflow", SUMS),
     Mutation(DRIFT, "if bottom > 0", "if True", "drift: a figure without denominator", SUMS),
+    # a step of the trainer
+    Mutation(STEP, "plan.weights.rl * term.weight", "term.weight", "step: no λ of RL", STEPS),
+    Mutation(STEP, "Term(-plan.weights.kl", "Term(plan.weights.kl", "step: sign of the KL", STEPS),
+    Mutation(STEP, "target_n[spans[0]], temperature=method.temperature)", "target_n[spans[0]])",
+             "step: the pool's temperature ignored", STEPS),
+    Mutation(STEP, "head, target_n[span])[None]", "head, target_n[span], temperature=method.temperature)[None]",
+             "step: imitation at the pool's temperature", STEPS),
+    Mutation(STEP, "imitation_term(weight, mask_bt, tokens)", "imitation_term(weight, mask_bt, span.stop - span.start)",
+             "step: imitation counted in the micro-batch", STEPS),
+    Mutation(PLAN, "StepCounts(sum(lengths), len(lengths),", "StepCounts(2 * sum(lengths), len(lengths),",
+             "step: token count", ("tests/trainer/test_plan.py",)),
+    Mutation(PLAN, "[whole.numbers[i] for i in indices if i < first]", "[0 for i in indices if i < first]",
+             "step: groups of a micro-batch taken for one", STEPS),
+    Mutation(RATES, "(1 - settings.final) * share", "settings.final * share", "rate: linear slope", SCHEDULES),
+    Mutation(RATES, "math.cos(math.pi * share)", "math.cos(share)", "rate: cosine", SCHEDULES),
+    Mutation(RATES, "settings.lr * step / settings.warmup", "settings.lr", "rate: no warm-up", SCHEDULES),
+    Mutation(RATES, "start + share * (end - start)", "end + share * (start - end)", "weight: line turned", SCHEDULES),
+    Mutation(RATES, 'values["kl"] if values["rl"] else 0.0', 'values["kl"]', "weight: leash without samples", SCHEDULES),
+    Mutation("trainer/optimiser.py", "gradient.mul_(clip / norm)", "gradient.mul_(norm / clip)", "clip of the norm", MOVES),
+    Mutation("trainer/ema.py", "alpha=1 - self.decay", "alpha=self.decay", "average: share", MOVES),
+    Mutation("trainer/stop.py", "value >= rule.above", "value <= rule.above", "stop: bound turned", STOPS),
+    Mutation("trainer/stop.py", "sign * value > sign * best", "sign * value >= sign * best", "stop: a tie is no best", STOPS),
+    Mutation("trainer/probe.py", "total -= float(", "total += float(", "probe: sign of the KL", PROBES),
+    Mutation("trainer/probe.py", "figures[f\"{prefix}/{item.name}\"] = sum(values) / len(values)",
+             "figures[f\"{prefix}/{item.name}\"] = sum(values)", "probe: mean", PROBES),
 ]
 # fmt: on

@@ -179,3 +179,15 @@ def test_the_leash_pulls_towards_the_reference(made: Any, publish_rows: Any, shi
         before, after = (group_logprobs(load(path), items).sum() for path in (made.model, final))
     assert (after - before) * shift > 0
     assert _metrics(made, "leash")[1]["kl_k3"] == pytest.approx(float(torch.tensor(shift).exp()) - 1 - shift, rel=1e-3)
+
+
+@pytest.mark.parametrize("term", ["rl", "bc", "pt"])
+def test_half_the_weight_is_half_the_step(made: Any, term: str) -> None:
+    alone = {**RL, **SGD, **OPEN, "losses__rl": 0.0, "steps": 1, "replay__bc": "teacher", "optimiser__lr": 0.1}
+    first = start(made)
+    moved = []
+    for name, weight in (("whole", 1.0), ("half", 0.5)):
+        found = weights(made, name, **{**alone, f"losses__{term}": weight})
+        moved.append(torch.cat([(found[key] - first[key]).flatten() for key in found]))
+    assert moved[0].norm() > 1e-4
+    assert (moved[0] - 2 * moved[1]).norm() / moved[0].norm() <= 1e-4
