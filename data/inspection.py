@@ -18,7 +18,7 @@ from data.keys import hex_id
 from data.lake import Lake
 from data.refusal import Refusal, nearest
 from data.relations import Pool, literal, pools
-from data.scalars import read_scalars, read_shard
+from data.scalars import read_scalars
 from data.segments import PAIRS, Spread, sizes, spread
 from data.views import DEMO
 
@@ -58,7 +58,7 @@ def inspect(lake: Lake, text: str, *, against: str | None = None, pool: str | No
         flips, flipped = reader.flips(groups[:rows], starts, values, other), len(groups)
     return Inspection(
         pool=label,
-        components=_components(found, parts, starts),
+        components=_components(lake, found, parts, starts),
         correlation=_correlation(parts),
         figures=result.figures,
         best=reader.rows(order[:rows], {"value": values, "advantage": result.vector}),
@@ -82,7 +82,7 @@ def _pool(lake: Lake, name: str | None) -> tuple[str, Pool]:
     return label, found[label]
 
 
-def _components(pool: Pool, parts: dict[str, np.ndarray], starts: np.ndarray) -> pa.Table:
+def _components(lake: Lake, pool: Pool, parts: dict[str, np.ndarray], starts: np.ndarray) -> pa.Table:
     """A row a component (and the expression): range, moments, what is missing, groups without spread."""
     lines = []
     for name, values in parts.items():
@@ -96,7 +96,7 @@ def _components(pool: Pool, parts: dict[str, np.ndarray], starts: np.ndarray) ->
                 "max": float(known.max()) if len(known) else None,
                 "std": float(known.std()) if len(known) else None,
                 "missing": len(values) - len(known),
-                "invalid": _invalid(pool, name),
+                "invalid": _invalid(lake, pool, name),
                 "zero_variance": _share_without_spread(groups),
             }
         )
@@ -108,13 +108,11 @@ def _share_without_spread(groups: Spread) -> float | None:
     return float((groups.std[comparable] == 0).mean()) if comparable.any() else None
 
 
-def _invalid(pool: Pool, name: str) -> int | None:
+def _invalid(lake: Lake, pool: Pool, name: str) -> int | None:
     """Samples that the component itself called invalid; None for the expression."""
     if name not in pool.rewards:
         return None
-    return sum(
-        int(np.count_nonzero(~read_shard(file, ["valid"])["valid"].to_numpy())) for file in pool.rewards[name].files
-    )
+    return int(np.count_nonzero(~lake.read(pool.rewards[name], ["valid"])["valid"].to_numpy()))
 
 
 def _correlation(parts: dict[str, np.ndarray]) -> pa.Table:
@@ -151,7 +149,7 @@ class _Samples:
     """Single samples of a pool with their prompts, read from the shards that hold them."""
 
     def __init__(self, lake: Lake, pool: Pool):
-        self.samples = pool.samples
+        self.lake, self.samples = lake, pool.samples
         self.ends = np.cumsum([shard.rows for shard in pool.samples.shards])
         self.prompts: dict[int, str] = {}
         if pool.groups and pool.prompts:
@@ -196,7 +194,7 @@ class _Samples:
         shards = np.searchsorted(self.ends, ordinals, "right")
         found: dict[int, dict[str, Any]] = {}
         for shard in np.unique(shards):
-            table = read_shard(self.samples.files[shard], ["group_id", "sample_index", "text"])
+            table = self.lake.read_shard(self.samples, int(shard), ["group_id", "sample_index", "text"])
             first = int(self.ends[shard]) - len(table)
             for ordinal in ordinals[shards == shard].tolist():
                 found[ordinal] = table.slice(ordinal - first, 1).to_pylist()[0]

@@ -8,15 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from data.contract import SAMPLE_KEYS, SAMPLES
 from data.manifest import Slice
 from data.refusal import Refusal
+from data.storage import read_shard
 
 KEYS = SAMPLE_KEYS
 SCALARS = ("n_tokens", "finish_reason", "origin")
@@ -40,7 +39,7 @@ def read_scalars(
             )
 
     def shard(index: int) -> pa.Table:
-        part = read_shard(samples.files[index], names, texts)
+        part = _read(samples, index, names, texts)
         for label, slice_ in rewards.items():
             part = part.append_column(label, _values(part, slice_, index, samples, keys))
         return part
@@ -51,7 +50,7 @@ def read_scalars(
 
 
 def _values(base: pa.Table, slice_: Slice, index: int, samples: Slice, keys: Sequence[str]) -> pa.ChunkedArray:
-    rows = read_shard(slice_.files[index], [*keys, "value", "valid"])
+    rows = _read(slice_, index, [*keys, "value", "valid"])
     if not all(rows[key].equals(base[key]) for key in keys):
         raise Refusal(f"{slice_.path} holds other rows than {samples.path} in shard {index}", "python -m data verify")
     if pc.all(rows["valid"]).as_py() is False:
@@ -59,10 +58,5 @@ def _values(base: pa.Table, slice_: Slice, index: int, samples: Slice, keys: Seq
     return rows["value"]
 
 
-def read_shard(path: Path, columns: Sequence[str], texts: Sequence[str] = ()) -> pa.Table:
-    """Columns of one shard; `texts` as dictionary codes. A missing or cut file is refused by its name."""
-    try:
-        with pq.ParquetFile(path, read_dictionary=list(texts), memory_map=True) as file:
-            return file.read(columns=list(columns), use_threads=False).replace_schema_metadata(None)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise Refusal(f"shard {path} cannot be read: {str(error).splitlines()[0]}", "python -m data verify") from error
+def _read(slice_: Slice, index: int, columns: Sequence[str], texts: Sequence[str] = ()) -> pa.Table:
+    return read_shard(slice_.files[index], slice_.shards[index].key, columns, texts=texts, threads=False)

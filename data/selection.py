@@ -19,7 +19,7 @@ from data.expression import compile_expression
 from data.lake import Lake
 from data.manifest import Slice
 from data.refusal import Refusal
-from data.scalars import read_scalars, read_shard
+from data.scalars import read_scalars
 from data.segments import per_row
 
 ANSWER_KEYS = ("prompt_id", "candidate")
@@ -157,8 +157,8 @@ def with_tokens(lake: Lake, source: Candidates, selected: pa.Table) -> pa.Table:
     samples, answers = chosen[is_sample], chosen[~is_sample]
     found: dict[str, list[Found]] = {"prompt_token_ids": [], "token_ids": []}
     groups, index = _numbers(selected, "group_id", samples), _numbers(selected, "candidate", samples)
-    for file in source.samples.files:
-        shard = read_shard(file, ["group_id", "sample_index", "token_ids"])
+    for number in range(len(source.samples.shards)):
+        shard = lake.read_shard(source.samples, number, ["group_id", "sample_index", "token_ids"])
         found["token_ids"].append(_found(samples, (groups, index), shard, ("group_id", "sample_index"), "token_ids"))
     table = lake.read(source.groups, ["group_id", "prompt_token_ids"])
     found["prompt_token_ids"].append(_found(samples, (groups,), table, ("group_id",), "prompt_token_ids"))

@@ -107,11 +107,12 @@ def row_group_bounds(table: Table, rows: pa.Table) -> list[int]:
         cuts = starts[::TOKEN_ROW_GROUP].tolist()
     else:
         cuts = [0]
-        for start in starts[
-            np.searchsorted(starts, np.arange(SCALAR_ROW_GROUP, rows.num_rows, SCALAR_ROW_GROUP), "right") - 1
-        ]:
-            if start > cuts[-1]:
-                cuts.append(int(start))
+        while rows.num_rows - cuts[-1] > SCALAR_ROW_GROUP:
+            reach = int(starts[np.searchsorted(starts, cuts[-1] + SCALAR_ROW_GROUP, "right") - 1])
+            after = starts[np.searchsorted(starts, cuts[-1], "right") :]
+            if reach == cuts[-1] and not len(after):
+                break  # the last group alone is larger than a row group
+            cuts.append(reach if reach > cuts[-1] else int(after[0]))
     return [*cuts, rows.num_rows]
 
 
@@ -145,12 +146,21 @@ def write_shard(table: Table, rows: pa.Table, path: Path, key: str, where: str) 
     return file_sha256(path)
 
 
-def read_shard(path: Path, key: str | None, columns: Sequence[str] | None = None) -> pa.Table:
-    """Rows of one shard. A file that is missing, cut short or of another key than its manifest says is refused by its name."""
+def read_shard(
+    path: Path,
+    key: str | None,
+    columns: Sequence[str] | None = None,
+    *,
+    texts: Sequence[str] = (),
+    threads: bool = True,
+) -> pa.Table:
+    """Rows of one shard. A file that is missing, cut short or of another key than its manifest says is refused by its name.
+
+    `texts`: columns that come as dictionary codes. `threads=False` for callers that read several shards at once."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, read_dictionary=list(texts)) as file:
             found = (file.schema_arrow.metadata or {}).get(b"grpo_kd.key")
-            rows = file.read(columns=list(columns) if columns else None)
+            rows = file.read(columns=list(columns) if columns else None, use_threads=threads)
     except (pa.ArrowInvalid, OSError) as error:
         raise Refusal(f"shard {path} cannot be read: {str(error).splitlines()[0]}", _verify(path)) from error
     if key is not None and found != key.encode():

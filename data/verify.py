@@ -19,8 +19,7 @@ from data.lake import Lake
 from data.manifest import FILE, ShardFile, Slice, read_manifest, read_slices
 from data.refusal import Refusal
 from data.relations import journal_files
-from data.scalars import read_shard
-from data.storage import file_sha256
+from data.storage import file_sha256, read_shard
 
 
 @dataclass
@@ -112,7 +111,8 @@ def _parent_faults(slice_: Slice, slices: dict[str, Slice], damaged: set[str]) -
     for own, theirs in zip(slice_.shards, parent.shards, strict=True):
         if {own.file, theirs.file} & damaged:
             continue
-        if not read_shard(slice_.root / own.file, keys).equals(read_shard(slice_.root / theirs.file, keys)):
+        ours = read_shard(slice_.root / own.file, own.key, keys)
+        if not ours.equals(read_shard(slice_.root / theirs.file, theirs.key, keys)):
             yield f"shard {own.index} holds other rows than its parent {parent.path}"
 
 

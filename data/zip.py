@@ -4,8 +4,11 @@ Reads Parquet by position, checks that the keys agree, and never filters: a filt
 
 from __future__ import annotations
 
+import itertools
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -82,32 +85,45 @@ def zip_groups(
         yield pa.table(arrays)
 
 
-@dataclass
-class _Reader:
-    """Rows of one slice by the base's row groups: by row group where the borders agree, else from the shard held in memory."""
+OPEN_FILES = 16  # a shuffled order comes back to a shard soon; parsing a footer costs as much as reading a row group
+DECODED = 8  # row groups kept where the borders differ: one of a scalar table serves many of a token table
 
-    slice: Slice
-    columns: Sequence[str]
-    files: dict[int, pq.ParquetFile] = field(default_factory=dict)
-    whole: tuple[int, pa.Table] | None = None
+
+class _Reader:
+    """Rows of one slice by the base's row groups: decoded once where the borders agree, else from the row groups they touch."""
+
+    def __init__(self, slice_: Slice, columns: Sequence[str]):
+        self.slice, self.columns = slice_, columns
+        self._names = [*SAMPLE_KEYS, *(c for c in columns if c not in SAMPLE_KEYS)]
+        self._opened = lru_cache(OPEN_FILES)(self._open)
+        self._kept = lru_cache(DECODED)(self._decoded)
 
     def rows(self, group: RowGroup) -> pa.Table:
-        names = [*SAMPLE_KEYS, *(c for c in self.columns if c not in SAMPLE_KEYS)]
-        if group.shard not in self.files:
-            self.files = {group.shard: open_shard(self.slice.files[group.shard])}
-        file = self.files[group.shard]
-        same = (
-            group.index < file.metadata.num_row_groups and file.metadata.row_group(group.index).num_rows == group.rows
-        )
-        if same and (group.index == 0 or self._start(file, group.index) == group.start):
-            return _clean(file.read_row_group(group.index, columns=names))
-        if self.whole is None or self.whole[0] != group.shard:
-            self.whole = (group.shard, _clean(file.read(columns=names)))
-        return self.whole[1].slice(group.start, group.rows)
+        """The group's rows of this slice; fewer where the shard is shorter, which the caller's comparison of keys refuses."""
+        starts, count = self._opened(group.shard)[1:]
+        end = min(group.start + group.rows, count)
+        touched = range(bisect_right(starts, group.start) - 1, bisect_left(starts, end))
+        if not touched:
+            return self._opened(group.shard)[0].schema_arrow.empty_table().select(self._names)
+        first = touched[0]
+        if len(touched) == 1 and starts[first] == group.start and end == (*starts, count)[first + 1]:
+            return self._decoded(group.shard, first)
+        pieces = pa.concat_tables([self._kept(group.shard, index) for index in touched])
+        return pieces.slice(group.start - starts[first], end - group.start)
 
-    @staticmethod
-    def _start(file: pq.ParquetFile, index: int) -> int:
-        return sum(file.metadata.row_group(i).num_rows for i in range(index))
+    def _open(self, shard: int) -> tuple[pq.ParquetFile, list[int], int]:
+        path = self.slice.files[shard]
+        file = open_shard(path)
+        if (file.schema_arrow.metadata or {}).get(b"grpo_kd.key") != self.slice.shards[shard].key.encode():
+            raise Refusal(f"shard {path} is a file of another slice than its manifest says", "python -m data verify")
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        return file, [0, *itertools.accumulate(sizes)][: len(sizes)], sum(sizes)
+
+    def _decoded(self, shard: int, index: int) -> pa.Table:
+        try:
+            return _clean(self._opened(shard)[0].read_row_group(index, columns=self._names))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _unreadable(self.slice.files[shard], error) from error
 
 
 def _clean(table: pa.Table) -> pa.Table:
@@ -119,4 +135,8 @@ def open_shard(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise Refusal(f"{path} is no readable shard: {str(error).splitlines()[0]}", "python -m data verify") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> Refusal:
+    return Refusal(f"{path} is no readable shard: {str(error).splitlines()[0]}", "python -m data verify")
