@@ -78,6 +78,17 @@ def test_appended_prompts_keep_the_old_shards(recipe, make, write_rows, prompt_r
         assert sum(slice_.name in shard.file for shard in slice_.shards) == 1, table  # one new shard, three old files
 
 
+def test_a_larger_limit_keeps_the_shards_of_the_smaller(recipe, change, make, hashes):
+    from dataclasses import replace
+
+    lake = make(change(recipe, prompts=replace(recipe.prompts, limit=4)), "prompts,samples")
+    before = hashes(lake)
+    make(recipe, "prompts,samples")
+    assert {k: v for k, v in hashes(lake).items() if k in before} == before
+    small, large = lake.slices("samples")
+    assert large.files[:2] == small.files and len(large.files) == 3
+
+
 def test_topping_up_copies_rows_and_draws_only_what_is_missing(recipe, change, make):
     fewer, more = (change(recipe, sampling=Sampling(n=n, max_tokens=6)) for n in (2, 4))
     lake = make(fewer, "prompts,samples")
