@@ -15,7 +15,7 @@ from data.advantages import is_truncated
 from data.keys import hex_id
 from data.manifest import Slice
 from data.refusal import Refusal
-from data.scalars import read_shard
+from data.storage import read_shard
 from data.zip import RowGroup, open_shard, row_groups, zip_groups
 from trainer.stream import Source, Stream
 
@@ -155,7 +155,8 @@ class _Prompts:
     def of(self, block: RowGroup, first: int, count: int) -> list[tuple[int, np.ndarray]]:
         """(group id, prompt ids) of `count` groups of a shard, from its group number `first` on."""
         if self.shard != block.shard:
-            table = read_shard(self.groups.files[block.shard], ["group_id", "prompt_token_ids"])
+            file, key = self.groups.files[block.shard], self.groups.shards[block.shard].key
+            table = read_shard(file, key, ["group_id", "prompt_token_ids"])
             self.shard, self.ids = block.shard, table.column("group_id").to_numpy()
             self.tokens = lists(table.column("prompt_token_ids"))
         return list(zip(self.ids[first : first + count].tolist(), self.tokens[first : first + count], strict=True))
