@@ -189,7 +189,11 @@ class Publisher:
             ) from error
         except OSError as error:
             raise disk_refusal(error, f"{self.table.name}/{self.name}") from error
-        self._made = self._known()
+        try:
+            self._made = self._known()
+        except Refusal:
+            self._lock.release()  # __exit__ does not run where __enter__ raises
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
