@@ -298,7 +298,7 @@ RUNS = Table(
     (
         Column("run", pa.string(), "name; its folder is runs/NAME", required=True),
         Column("recipe", pa.string(), "recipe it was started from"),
-        Column("status", pa.string(), "finished, matched, stopped, or failed", required=True),
+        Column("status", pa.string(), "running (as of its last checkpoint), finished, matched, or stopped", required=True),
         Column("reason", pa.string(), "the stop rule that ended it; null: all steps done"),
         Column("configuration", pa.string(), "the whole configuration as JSON", required=True),
         Column("configuration_hash", pa.string(), "what reuse: true looks for", required=True),
@@ -320,7 +320,7 @@ METRICS = Table(
     (
         Column("run", pa.string(), "runs.run", required=True),
         Column("step", pa.int32(), "optimiser step the value belongs to", required=True),
-        Column("name", pa.string(), "e.g. drift/ess_sequence, probe/exact_match", required=True),
+        Column("name", pa.string(), "e.g. drift/sequence_ess, probe/exact", required=True),
         Column("value", pa.float64(), "null: not measured in this step"),
     ),
     journal=True,

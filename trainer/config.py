@@ -101,7 +101,7 @@ class Optimiser:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     """AdamW's decay rates."""
     weight_decay: float = 0.0
-    """Decoupled weight decay of matrices; vectors (norms, biases) have none."""
+    """AdamW's decoupled weight decay of matrices; vectors (norms, biases) and sgd have none."""
     warmup: int = 0
     """Steps of linear warm-up from 0."""
     schedule: str = "constant"

@@ -19,16 +19,16 @@ def trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 
 
 def build(settings: Optimiser, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """AdamW (arXiv 1711.05101) or plain SGD. Decay is on matrices only: vectors are norms' gains and biases."""
+    """AdamW (arXiv 1711.05101), which decays matrices only (vectors are norms' gains and biases), or plain SGD without decay."""
     parameters = list(trained(model).values())
+    if settings.name == "sgd":
+        return torch.optim.SGD(parameters, lr=settings.lr)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
-    if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr)
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.betas[0], settings.betas[1]))
+    kept = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(kept, lr=settings.lr, betas=(settings.betas[0], settings.betas[1]))
 
 
 def move(optimiser: torch.optim.Optimizer, model: torch.nn.Module, rate: float, clip: float | None, step: int) -> float:

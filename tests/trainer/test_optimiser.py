@@ -84,3 +84,10 @@ def test_the_average_moves_by_its_share_and_lends_itself_for_a_while() -> None:
     with replaced(layer, average.weights):
         torch.testing.assert_close(layer.weight.detach(), before + 1.0)
     assert torch.equal(layer.weight, own)
+
+
+def test_sgd_has_no_decay() -> None:
+    layer = with_gradient(model(), 0.0)
+    weight = layer.weight.detach().clone()
+    move(build(Optimiser(name="sgd", weight_decay=0.1), layer), layer, 0.5, None, 1)
+    assert torch.equal(layer.weight, weight)
