@@ -107,13 +107,12 @@ def tokenised(context: Context, answers: Slice, prompts: Slice) -> Slice:
     def compute(shard: Shard, work: Work) -> pa.Table:
         tokens = context.tokens("student")
         asked = context.lake.read_shard(prompts, shard.index, ["prompt_id", "messages"]).to_pylist()
-        messages = {row["prompt_id"]: row["messages"] for row in asked}
+        prompt_ids = {row["prompt_id"]: tokens.prompt_ids(row["messages"]) for row in asked}
         rows = []
         for answer in shard.parent_rows(["prompt_id", "candidate", "text", "finish_reason"]).to_pylist():
-            prompt_ids = tokens.prompt_ids(messages[answer["prompt_id"]])
             ids = tokens.answer_ids(answer["text"], ended=answer["finish_reason"] != "length")
             keys = {name: answer[name] for name in ("prompt_id", "candidate")}
-            rows.append({**keys, "prompt_token_ids": prompt_ids, "token_ids": ids})
+            rows.append({**keys, "prompt_token_ids": prompt_ids[answer["prompt_id"]], "token_ids": ids})
         work.done(len(rows))
         return pa.Table.from_pylist(rows, schema=ANSWER_TOKENS.schema)
 

@@ -42,10 +42,11 @@ def test_a_smaller_batch_draws_the_same_tokens(engine):
 
 
 def test_batches_hold_at_most_their_tokens_and_one_sampling(engine):
-    requests = [*REQUESTS, GroupRequest(13, [7], [7], TokenSampling(max_tokens=9))]
+    other = [GroupRequest(13, [7], [7], TokenSampling(max_tokens=9)), GroupRequest(8, [5] * 30, [1], SAMPLING)]
+    requests = [*REQUESTS, *other, GroupRequest(9, [5], [1], SAMPLING)]
     with engine(batch_tokens=40) as e:
         batches = list(e._batches(requests))
-    assert sorted(r.group_id for b in batches for r in b) == [10, 11, 12, 13]
+    assert sorted(r.group_id for b in batches for r in b) == [8, 9, 10, 11, 12, 13]
     for batch in batches:
         assert len({(r.sampling, len(r.seeds)) for r in batch}) == 1
         width = max(len(r.prompt_ids) for r in batch) + batch[0].sampling.max_tokens

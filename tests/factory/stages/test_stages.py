@@ -64,6 +64,16 @@ def test_held_out_prompts_are_neither_sampled_nor_answered(recipe, make):
         assert not held_out & set(lake.read(newest(lake, table), ["prompt_id"]).column(0).to_pylist())
 
 
+def test_a_shard_without_train_prompts_is_empty_everywhere(recipe, change, make):
+    from data.verify import verify
+
+    lake = make(change(recipe, shard_groups=1), PATH)
+    for table in ("groups", "samples", "scores", "rewards", "answers", "answer_tokens", "answer_rewards", "selections"):
+        rows = [shard.rows for shard in newest(lake, table).shards]
+        assert len(rows) == 6 and rows[5] == 0 and min(rows[:5]) > 0, table
+    assert verify(lake).faults == []
+
+
 def test_appended_prompts_keep_the_old_shards(recipe, make, write_rows, prompt_rows, hashes):
     lake = make(recipe, PATH)
     before = hashes(lake)
@@ -209,9 +219,10 @@ def test_a_component_of_other_settings_is_another_slice(recipe, change, make):
 
 def test_another_recipe_over_the_same_pool_names_the_same_files(recipe, change, make, hashes):
     lake = make(recipe, PATH)
-    before = hashes(lake)
+    before, costs = hashes(lake), len(list((lake.root / "costs" / "journal").iterdir()))
     make(change(recipe, name="twin"), PATH)
     assert hashes(lake) == before
+    assert len(list((lake.root / "costs" / "journal").iterdir())) == costs  # naming a file again costs nothing
     twin = newest(lake, "samples", "twin")
     assert twin.files == newest(lake, "samples", "tiny").files
     rewards = [s for s in lake.slices("rewards", label="chrf") if s.parents[0] == twin.path]
