@@ -260,7 +260,8 @@ def pool_advantages(
     condition = compile_expression(where, rewards) if where else None
     names = expression.names | (condition.names if condition else frozenset())
     used = {label: slice_ for label, slice_ in rewards.items() if label in names}
-    columns = read_scalars(samples, used, columns=sorted((names - set(used)) | {"finish_reason"}))
+    looks_at_cuts = {"finish_reason"} if on_truncated != "keep" else set()
+    columns = read_scalars(samples, used, columns=sorted((names - set(used)) | looks_at_cuts))
     starts = starts_of(columns[KEYS[0]])
     values = evaluate(expression, columns, starts=starts)
     passed = evaluate(condition, columns, starts=starts) if condition else np.ones(len(values))
@@ -271,7 +272,7 @@ def pool_advantages(
         method,
         min_spread=min_spread,
         zero_variance=zero_variance,
-        truncated=is_truncated(columns["finish_reason"]),
+        truncated=is_truncated(columns["finish_reason"]) if looks_at_cuts else None,
         on_truncated=on_truncated,
         penalty=penalty,
     )

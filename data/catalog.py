@@ -36,12 +36,12 @@ def run(lake: Lake, query: str, params: Mapping[str, Any] | None = None, *, seco
     without data, and after `seconds`."""
     import duckdb
 
-    with connection(lake, query) as (con, files):
+    with connection(lake, query) as (con, select, files):
         timer = threading.Timer(seconds, con.interrupt)
         timer.start()
         try:
             # A trailing comment would swallow a closing bracket on its own line.
-            wrapped = f"SELECT * FROM (\n{_single_select(con, query)}\n)"
+            wrapped = f"SELECT * FROM (\n{select}\n)"
             return con.sql(wrapped, params=dict(params) if params else None).to_arrow_table()
         except duckdb.InterruptException as error:
             raise Refusal(f"the query took longer than {seconds:g} s", "narrow it with WHERE or LIMIT") from error
@@ -52,16 +52,16 @@ def run(lake: Lake, query: str, params: Mapping[str, Any] | None = None, *, seco
 
 
 @contextmanager
-def connection(lake: Lake, query: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[Path]]]:
-    """A locked connection with the views that the query can need, and the files they read."""
+def connection(lake: Lake, query: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, str, list[Path]]]:
+    """A locked connection with the views that the query can need, the query's one SELECT, and the files it may read."""
     import duckdb
 
     con = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
     try:
-        _single_select(con, query)
+        select = _single_select(con, query)
         files = create_views(con, lake, mentioned(query))
         _lock(con, files)
-        yield con, files
+        yield con, select, files
     finally:
         con.close()
 

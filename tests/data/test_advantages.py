@@ -200,6 +200,8 @@ def test_samples_cut_by_length_are_masked_by_default(lake: Lake) -> None:
     found = pool_advantages(samples, rewards, "length").advantages
     assert found.vector.tolist() == [-1.5, -0.5, 0.0, 1.5, *np.float32([8 / 3, -4 / 3, 0.0]), 0.0]
     assert found.in_loss.tolist() == [True, True, False, True, True, True, False, False]
+    kept = pool_advantages(samples, rewards, "length", on_truncated="keep").advantages
+    assert kept.in_loss.tolist() == [True] * 7 + [False]
 
 
 def test_scalars_stand_by_position_and_other_samples_are_refused(lake: Lake, lake_copy: Lake) -> None:

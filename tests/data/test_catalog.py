@@ -80,6 +80,14 @@ def test_writes_and_outside_reads_are_refused_and_change_nothing(
 
 
 @pytest.mark.parametrize(
+    "query", ["COPY samples TO 'x'", "EXPLAIN ANALYZE COPY samples TO 'x'", "SET threads = 1", "SELECT 1; SELECT 2", ""]
+)
+def test_another_statement_is_refused_before_anything_runs(lake: Lake, query: str) -> None:
+    with pytest.raises(Refusal, match="only one SELECT can be asked here"):
+        lake.sql(query)
+
+
+@pytest.mark.parametrize(
     "query",
     [
         "SELECT 1 AS a",
