@@ -298,7 +298,9 @@ RUNS = Table(
     (
         Column("run", pa.string(), "name; its folder is runs/NAME", required=True),
         Column("recipe", pa.string(), "recipe it was started from"),
-        Column("status", pa.string(), "running (as of its last checkpoint), finished, matched, or stopped", required=True),
+        Column(
+            "status", pa.string(), "running (as of its last checkpoint), finished, matched, or stopped", required=True
+        ),
         Column("reason", pa.string(), "the stop rule that ended it; null: all steps done"),
         Column("configuration", pa.string(), "the whole configuration as JSON", required=True),
         Column("configuration_hash", pa.string(), "what reuse: true looks for", required=True),

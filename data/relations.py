@@ -77,10 +77,18 @@ def journal_files(lake: Lake, table: str) -> tuple[Path, ...]:
 
 
 def current(slices: Sequence[Slice]) -> list[Slice]:
-    """Slices without those whose every file a newer slice of the same label names again."""
+    """Slices without those whose every file a newer slice of the same label names again.
+
+    Of evaluations of one policy name on one benchmark only the newest counts: a run trained again is another model."""
     kept: list[Slice] = []
     named: dict[str, set[str]] = {}
+    measured: set[tuple[str, str, str]] = set()
     for slice_ in reversed(slices):
+        if slice_.table == "evaluations" and "policy" in slice_.settings:
+            subject = (slice_.label, str(slice_.settings["policy"]), str(slice_.settings.get("benchmark")))
+            if subject in measured:
+                continue
+            measured.add(subject)
         files = {shard.file for shard in slice_.shards}
         if not files or not files <= named.setdefault(slice_.label, set()):
             kept.append(slice_)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from data import Lake, Refusal
+from data import Key, Lake, Refusal
 from data.contract import TABLES
 from data.keys import hex_id
 from data.manifest import ShardFile, Slice, write_manifest
@@ -150,3 +150,17 @@ def test_a_lake_of_a_thousand_slices_opens_in_a_second(tmp_path: Path, monkeypat
     start = time.process_time()
     assert lake.sql("SELECT count(*) AS n FROM rewards").to_pylist() == [{"n": 1000}]
     assert time.process_time() - start < 1.0
+
+
+def test_a_policy_measured_again_under_its_name_replaces_its_older_evaluation(tmp_path: Path) -> None:
+    lake = Lake.open(tmp_path)
+    for model, value in (("m0", 0.0), ("m1", 1.0)):
+        row = {"policy": "run", "model_id": model, "benchmark": "b", "item": "i", "metrics": [("exact", value)]}
+        key = Key({"policy": "run", "benchmark": "b"}, models={"policy": model}, contents=(model,))
+        with lake.publish("evaluations", key, label="demo") as publisher:
+            publisher.write(publisher.pending()[0], pa.Table.from_pylist([row], schema=TABLES["evaluations"].schema))
+            publisher.finish()
+    assert lake.sql("SELECT model_id, metrics['exact'] AS exact FROM evaluations").to_pylist() == [
+        {"model_id": "m1", "exact": 1.0}
+    ]
+    assert lake.sql("SELECT value FROM leaderboard").to_pylist() == [{"value": 1.0}]
