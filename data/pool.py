@@ -101,7 +101,8 @@ def find_pool(lake: Lake, recipe: Recipe, policy: str) -> Pool:
         if s.models["policy"] == policy and ("import" in s.settings or _seedless(s.settings) == _seedless(wanted))
     ]
     # a sweep over seeds trains from one pool: the recipe's own seed is preferred, not asked for
-    for samples in sorted(found[::-1], key=lambda s: s.settings.get("seed") != recipe.seed):
+    own = [s for s in found if s.settings.get("seed") == recipe.seed]
+    for samples in [*reversed(own), *reversed(found)]:
         groups = lake.slice(samples.parent("groups"))
         if groups.parent("prompts") == prompts.path or "import" in samples.settings:
             return Pool(lake.slice(groups.parent("prompts")), groups, samples)
