@@ -20,14 +20,13 @@ from trainer.forward import save
 from trainer.journal import publish, publish_cost
 from trainer.sources import Start
 from trainer.state import Training
-from trainer.stop import Rule
 
 BESIDE = ("tokenizer_config.json", "added_tokens.json", "chat_template.jinja")
 
 
-def finish(training: Training, record: Mapping[str, Any], ended: Rule | None) -> None:
+def finish(training: Training, record: Mapping[str, Any]) -> None:
     """Save the weights (the average, where one is kept), publish the rows, say it in one line."""
-    recipe, run = training.recipe, training.run
+    recipe, run, ended = training.recipe, training.run, training.ended
     done = {
         **record,
         "status": ended.status if ended else "finished",

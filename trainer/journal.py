@@ -61,6 +61,26 @@ def disk(folder: Path) -> Iterator[None]:
         raise disk_refusal(error, str(folder)) from error
 
 
+@contextmanager
+def held(run: Run) -> Iterator[None]:
+    """The run's folder, made and locked. The system frees the lock of a killed process."""
+    import filelock
+
+    with disk(run.folder):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(run.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise Refusal(
+                f"run {run.name} is being trained by another process", "wait for it, or run=ANOTHER_NAME"
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def claim(recipe: Recipe, hash_: str) -> tuple[Run, str]:
     """The run's name and whether it is new, found or resumed. Writes nothing.
 
@@ -79,7 +99,7 @@ def claim(recipe: Recipe, hash_: str) -> tuple[Run, str]:
             raise Refusal(
                 f"no run named {name} in {runs}: {nearest(name, known)}", "python -m trainer recipe=… run=NAME"
             )
-        if run.folder.exists() and any(run.folder.iterdir()):
+        if run.folder.exists() and any(path.name != ".lock" for path in run.folder.iterdir()):
             raise Refusal(f"{run.folder} exists and is no run", "run=ANOTHER_NAME")
         return run, "new"
     same, finished = record["configuration_hash"] == hash_, record["status"] != "running"
@@ -111,7 +131,7 @@ def refuse_unknown(recipe: Recipe) -> None:
 
 
 class Metrics:
-    """metrics.jsonl, one line a step: appended to while training, cut after a step on resume."""
+    """metrics.jsonl, one line a step: appended to while training, cut after a step on resume. `last`: the last one kept."""
 
     def __init__(self, run: Run, after: int):
         self.run = run
@@ -121,6 +141,7 @@ class Metrics:
             temporary.write_text("".join(_line(values) for values in kept), encoding="utf-8")
             replace_durably(temporary, run.metrics_path)
             self.file: IO[str] = run.metrics_path.open("a", encoding="utf-8")
+        self.last: dict[str, float] = {k: v for k, v in kept[-1].items() if k != "step"} if kept else {}
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One step's figures."""

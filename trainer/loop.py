@@ -9,7 +9,7 @@ import gc
 import math
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from trainer.ema import Average, replaced
 from trainer.final import finish, row_of
 from trainer.forward import Policy, context_length, load
 from trainer.imitation import fitting
-from trainer.journal import Metrics, Run, claim, disk, publish, refuse_unknown
+from trainer.journal import Metrics, Run, claim, disk, held, publish, refuse_unknown
 from trainer.normalise import normalised
 from trainer.optimiser import build, move
 from trainer.plan import StepPlan, plan_step
@@ -34,7 +34,7 @@ from trainer.replay import Documents, table_source
 from trainer.sources import Reading, configuration, configuration_hash, pool_source, resolve
 from trainer.state import Training
 from trainer.step import Method, run_step
-from trainer.stop import Rule, Stopper, parse
+from trainer.stop import Stopper, parse
 from trainer.stream import Stream
 
 ADVANTAGES = "advantages.npy"
@@ -64,11 +64,12 @@ def train(recipe: TrainerRecipe) -> None:
         "policy": reading.start.model_id,
         "status": "running",
     }
-    _open(training, record, resumed=how == "resumed")
-    _streams(training, cursors)
-    ended = _steps(training, record)
-    if here.first:
-        finish(training, record, ended)
+    with held(run) if here.first else nullcontext():
+        _open(training, record, resumed=how == "resumed")
+        _streams(training, cursors)
+        _steps(training, record)
+        if here.first:
+            finish(training, record)
     here.barrier()
     del training
     gc.collect()
@@ -115,6 +116,8 @@ def prepare(
         tokens=state.get("tokens", 0),
         best=tuple(state["best"]) if state.get("best") else None,
     )
+    if state.get("ended") is not None:
+        training.ended = training.stopper.rules[state["ended"]]
     if saved is not None:
         checkpoint.restore(saved, policy, training.optimiser, training.average)
     return training, state.get("cursors", {})
@@ -165,8 +168,6 @@ def _open(training: Training, record: Mapping[str, Any], *, resumed: bool) -> No
     """Make the run's folder; the advantages lie in it as they were trained on."""
     run = training.run
     if training.world.first:
-        with disk(run.folder):
-            run.folder.mkdir(parents=True, exist_ok=True)
         run.write_record(record)
         if training.reading.pool is not None:
             with disk(run.folder):
@@ -176,28 +177,29 @@ def _open(training: Training, record: Mapping[str, Any], *, resumed: bool) -> No
     _say(training.world, f"run {run.name} {verb}: {training.steps} steps in {run.folder}")
 
 
-def _steps(training: Training, record: Mapping[str, Any]) -> Rule | None:
-    """All steps that are left; returns the rule that ended them early."""
-    first, run, ended = training.world.first, training.run, None
+def _steps(training: Training, record: Mapping[str, Any]) -> None:
+    """All steps that are left, up to the last or the one whose metrics end the run."""
+    first, run = training.world.first, training.run
     with ExitStack() as stack:
         metrics = stack.enter_context(Metrics(run, training.step)) if first else None
         show = stack.enter_context(progress(run.name, training.step, training.steps, first))
-        while training.step < training.steps and ended is None:
+        if metrics is not None:
+            training.latest = metrics.last
+        while training.step < training.steps and training.ended is None:
             begun = time.monotonic()
             training.step += 1
-            values, ended = one_step(training)
+            one_step(training)
             training.seconds += time.monotonic() - begun
             if metrics is not None:
-                metrics.write(training.step, values)
-                show(training.step, values)
-                _checkpoint(training, metrics, record, values)
+                metrics.write(training.step, training.latest)
+                show(training.step, training.latest)
+                _checkpoint(training, metrics, record)
         if metrics is not None:
             metrics.sync()
-    return ended
 
 
-def one_step(training: Training) -> tuple[dict[str, float], Rule | None]:
-    """Plan, forward, backward, move the weights, look; returns the step's metrics and the rule that ends the run."""
+def one_step(training: Training) -> None:
+    """Plan, forward, backward, move the weights, look: the step's metrics and the rule that ends the run stand in `training`."""
     settings, step = training.recipe.trainer, training.step
     begun = time.monotonic()
     plan = next_plan(training)
@@ -214,11 +216,12 @@ def one_step(training: Training) -> tuple[dict[str, float], Rule | None]:
     due = every is not None and step % every == 0 and step >= settings.probe.start
     if due:
         values |= _probe(training)
-    rule = training.stopper.seen(step, values)
-    if every is not None and not due and (rule is not None or step == training.steps):
+    values = training.world.agreed(values)  # rates differ between processes; all of them must stop at the same step
+    training.ended = training.stopper.seen(step, values)
+    if every is not None and not due and (training.ended is not None or step == training.steps):
         values |= _probe(training)
+    # null is not zero: what has no finite value was not measured
     training.latest = {name: value for name, value in values.items() if math.isfinite(value)}
-    return training.latest, rule
 
 
 def next_plan(training: Training) -> StepPlan:
@@ -247,16 +250,15 @@ def next_plan(training: Training) -> StepPlan:
 
 def _probe(training: Training) -> dict[str, float]:
     """The probe's figures under the weights that would be saved; only the first process asks."""
-    found: dict[str, float] = {}
-    if training.world.first and training.prober is not None:
-        with replaced(training.policy.model, training.average.weights if training.average else None):
-            found = training.prober.measure(training.policy, training.step)
-    return dict(training.world.agreed(found))
+    if not training.world.first or training.prober is None:
+        return {}
+    with replaced(training.policy.model, training.average.weights if training.average else None):
+        return training.prober.measure(training.policy, training.step)
 
 
-def _checkpoint(training: Training, metrics: Metrics, record: Mapping[str, Any], values: Mapping[str, float]) -> None:
+def _checkpoint(training: Training, metrics: Metrics, record: Mapping[str, Any]) -> None:
     settings = training.recipe.trainer.checkpoint
-    value = values.get(settings.best) if settings.best else None
+    value = training.latest.get(settings.best) if settings.best else None
     better = value is not None and (training.best is None or value > training.best[0])
     due = settings.every is not None and training.step % settings.every == 0
     if not due and not better:

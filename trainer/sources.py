@@ -106,7 +106,8 @@ def _refuse_foreign(slice_: Slice) -> None:
     for file, shard in zip(slice_.files, slice_.shards, strict=True):
         if (open_shard(file).schema_arrow.metadata or {}).get(b"grpo_kd.key") != shard.key.encode():
             raise Refusal(
-                f"shard {file} is a file of another slice than {slice_.path}", f"python -m data verify --lake {slice_.root}"
+                f"shard {file} is a file of another slice than {slice_.path}",
+                f"python -m data verify --lake {slice_.root}",
             )
 
 

@@ -16,7 +16,7 @@ from trainer.probe import Prober
 from trainer.replay import Documents, Group, Text
 from trainer.sources import Reading
 from trainer.step import Method
-from trainer.stop import Stopper
+from trainer.stop import Rule, Stopper
 from trainer.stream import Stream
 
 
@@ -43,6 +43,8 @@ class Training:
     groups: Stream[Group] | None = None
     answers: Stream[Text] | None = None
     documents: Documents | None = None
+    ended: Rule | None = None
+    """The rule that ended the run, once it has."""
     latest: dict[str, float] = field(default_factory=dict)
     """The last metrics that were logged."""
 
@@ -54,6 +56,7 @@ class Training:
             "seconds": self.seconds,
             "tokens": self.tokens,
             "best": self.best,
+            "ended": None if self.ended is None else self.stopper.rules.index(self.ended),
             "stop": {"counts": self.stopper.counts, "best": self.stopper.best},
             "cursors": {name: stream.state for name, stream in cursors.items() if stream is not None},
         }

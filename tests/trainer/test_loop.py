@@ -48,10 +48,10 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, made: Any, step: int, recipe: Any
     """Train until `step` begins, then vanish."""
     real = loop.one_step
 
-    def dying(training: Any) -> Any:
+    def dying(training: Any) -> None:
         if training.step == step:
             raise Killed
-        return real(training)
+        real(training)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "one_step", dying)
@@ -72,6 +72,37 @@ def test_a_killed_run_resumes_to_the_same_bytes_and_the_same_metrics(
     assert metrics(made, "whole") == metrics(made, "cut")
     rows = _journal(made, "metrics", "cut")
     assert len({(row["step"], row["name"]) for row in rows}) == len(rows)
+
+
+def test_a_run_killed_after_its_last_step_ends_there_when_resumed(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = {"metric": "loss/bc", "above": 0.0, "after": 4}
+    same = {**HYBRID, "checkpoint__every": 2, "stop": [rule]}
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    train(made.with_(run="whole", **same))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "finish", killed)
+        with pytest.raises(Killed):
+            train(made.with_(run="cut", **same))
+    train(made.with_(resume="cut", **same))
+    whole, cut = (folder(made, run) / "final" / "model.safetensors" for run in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+    assert [row["step"] for row in metrics(made, "cut")] == [1, 2, 3, 4]
+    (row,) = _journal(made, "runs", "cut")
+    assert (row["status"], row["reason"]) == ("stopped", "loss/bc above 0")
+    assert "| loss/bc |" in (cut.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_run_that_is_being_trained_is_refused_to_a_second_process(made: Any) -> None:
+    import filelock
+
+    lock = filelock.FileLock(folder(made, "busy") / ".lock")
+    folder(made, "busy").mkdir(parents=True)
+    with lock, pytest.raises(Refusal, match="being trained by another process"):
+        train(made.with_(run="busy", **HYBRID))
+    train(made.with_(run="busy", **HYBRID))
 
 
 def _journal(made: Any, table: str, run: str) -> list[dict[str, Any]]:
