@@ -1,0 +1,97 @@
+"""What a run finds in the lake, what it says of it, and what names its configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.lake import Key
+from data.manifest import Slice
+from data.refusal import Refusal
+from trainer.loop import train
+from trainer.sources import configuration_hash, resolve
+
+POOL = {"losses__bc": 0.0, "losses__pt": 0.0, "steps": 1}
+
+
+def imported(made: Any, publish: Callable[..., Slice], **columns: Any) -> Any:
+    """The pool once more as an import, with other values in the columns of its groups and without scores."""
+    lake, samples = made.lake, made.lake.slices("samples")[0]
+    groups = lake.slice(samples.parent("groups"))
+    prompts = lake.slice(groups.parent("prompts"))
+    rows = [{**row, **columns} for row in lake.read(groups).to_pylist()]
+    settings = {**samples.settings, "import": {"kind": "samples", "temperature": 1.0}}
+    copy = publish(lake, "groups", Key(settings, (prompts,), groups.models), [rows[:3], rows[3:]], "tiny")
+    taken = lake.read(samples).to_pylist()
+    there = publish(lake, "samples", Key(settings, (copy,), samples.models), [taken[:12], taken[12:]], "tiny")
+    points = lake.slices("rewards", label="points")[0]
+    values = lake.read(points).to_pylist()
+    publish(lake, "rewards", Key(points.settings, (there, copy, prompts)), [values[:12], values[12:]], "points")
+    column = Key({"import": {"column": "stars"}}, (there, copy, prompts))
+    publish(lake, "rewards", column, [values[:12], values[12:]], "stars")
+    return made
+
+
+def test_an_import_without_behaviour_is_flagged_and_is_its_own_reference(
+    made: Any, publish_rows: Callable[..., Slice], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(imported(made, publish_rows, logprobs_mode="rescored").with_(run="rescored", losses__kl=0.5, **POOL))
+    said = capsys.readouterr().out
+    assert sum(line.startswith("warning: μ of samples/tiny") for line in said.splitlines()) == 1
+    assert (Path(made.recipe.runs) / "rescored" / "final" / "model.safetensors").is_file()
+
+
+def test_a_truncated_support_is_said_in_one_line(made: Any, publish_rows: Callable[..., Slice]) -> None:
+    reading = resolve(imported(made, publish_rows, support="truncated").with_(**{**POOL, "losses__kl": 0.0}))
+    assert sum("truncated support" in note for note in reading.notes) == 1
+
+
+def test_a_pool_without_behaviour_is_refused(made: Any, publish_rows: Callable[..., Slice]) -> None:
+    with pytest.raises(Refusal, match="no behaviour log-probabilities"):
+        resolve(imported(made, publish_rows, logprobs_mode="none").with_(**{**POOL, "losses__kl": 0.0}))
+
+
+def test_imported_rewards_answer_to_their_label(made: Any, publish_rows: Callable[..., Slice]) -> None:
+    there = imported(made, publish_rows)
+    reading = resolve(there.with_(reward="2*stars", **{**POOL, "losses__kl": 0.0}))
+    assert any(path.startswith("rewards/stars") for path in reading.paths)
+    with pytest.raises(Refusal, match="did you mean 'stars'"):
+        resolve(there.with_(reward="strs", **{**POOL, "losses__kl": 0.0}))
+
+
+def test_a_foreign_shard_is_refused_before_the_run_begins(made: Any) -> None:
+    scores = made.lake.slices("scores")[0].files
+    scores[0].write_bytes(scores[1].read_bytes())
+    with pytest.raises(Refusal, match="another slice"):
+        train(made.with_(**POOL))
+    assert not Path(made.recipe.runs).exists()
+
+
+def test_a_configuration_is_named_by_what_changes_its_result(made: Any, tmp_path: Path) -> None:
+    def named(**changes: Any) -> str:
+        recipe = made.with_(**{**POOL, **changes})
+        return configuration_hash(recipe, resolve(recipe))
+
+    plain = named()
+    shutil.copytree(made.lake.root, tmp_path / "moved")
+    same = [{"run": "x"}, {"reuse": True}, {"lake": str(tmp_path / "moved")}, {"runs": "elsewhere"}]
+    same += [{"checkpoint__every": 3}]
+    assert all(named(**changes) == plain for changes in same)
+    other = [{"seed": 1}, {"optimiser__lr": 1e-4}, {"reward": "points + length"}, {"steps": 2}, {"objective": "tis"}]
+    other += [{"replay__micro_batch_tokens": 7}, {"losses__kl": 0.3}]
+    assert len({plain, *(named(**changes) for changes in other)}) == 1 + len(other)
+
+
+def test_a_policy_of_a_run_starts_at_its_weights(made: Any, publish_rows: Callable[..., Slice]) -> None:
+    train(made.with_(run="first", **POOL))
+    recipe = made.with_(policy="run:first", **{**POOL, "losses__rl": 0.0, "losses__pt": 1.0})
+    reading = resolve(dataclasses.replace(recipe))
+    assert reading.start.folder == Path(made.recipe.runs) / "first" / "final"
+    assert reading.start.identity["tokenizer"] == resolve(made.with_(**POOL)).start.identity["tokenizer"]
+    with pytest.raises(Refusal, match="another policy"):
+        resolve(made.with_(policy="run:first", pool="tiny", **POOL))
