@@ -124,7 +124,13 @@ class Command:
         if key in EXPRESSIONS and value not in ("null", "") and value[0] not in "\"'":
             word = key + "='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
         word = word if first in roots or key.partition("@")[0] in groups else f"{self.section}.{word}"
-        return f"++{word}" if in_mapping(self.recipe, word.partition("=")[0].split(".")) else word
+        path, value = word.partition("=")[0].split("."), word.partition("=")[2]
+        if place := typed_entry(
+            self.recipe, path
+        ):  # Hydra merges an entry of a dataclass, and cannot add one by its key
+            inside = path[place:]
+            return ".".join(path[:place]) + "=" + "".join(f"{{{k}: " for k in inside) + value + "}" * len(inside)
+        return f"++{word}" if in_mapping(self.recipe, path) else word
 
     def refusal(self, what: str, arguments: str = "--help") -> Refusal:
         """A refusal whose next command is this one."""
@@ -179,6 +185,16 @@ def in_mapping(cls: type, path: Sequence[str]) -> bool:
         return True
     inner = typed_fields(cls).get(path[0])
     return inner is not None and in_mapping(inner, path[1:])
+
+
+def typed_entry(cls: type, path: Sequence[str]) -> int:
+    """How many names lead to the mapping of dataclasses (`imports`, `corpus`) that a key lies in; 0: it lies in none."""
+    if len(path) < 2 or path[0] not in (inner := typed_fields(cls)):
+        return 0
+    if typing.get_origin(typing.get_type_hints(cls)[path[0]]) is dict:
+        return 1
+    deeper = typed_entry(inner[path[0]], path[1:])
+    return deeper + 1 if deeper else 0
 
 
 def _flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
