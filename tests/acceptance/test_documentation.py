@@ -1,0 +1,92 @@
+"""Every command that the documentation shows is run, in the order it is read, in a copy of the project with the demo's lake."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "data/README.md",
+    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md")),
+]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
+ELSEWHERE = (
+    "make ",
+    "git ",
+    "cd ",
+)  # make demo, test, check and bench are run by the CI and by people, not from within a test
+
+
+def commands(page: str) -> Iterator[str]:
+    """Lines of the page that a reader would type: of bash blocks all, of console blocks those behind `$`."""
+    for language, block in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
+        for line in block.replace("\\\n", " ").splitlines():
+            line = line.strip()
+            if language in ("console", "text") and line.startswith("$ "):
+                yield line[2:]
+            elif language in ("", "bash", "sh") and re.match(r"(\.venv/bin/)?python |make ", line):
+                yield line
+
+
+@pytest.fixture(scope="module")
+def checkout(demo, tmp_path_factory) -> Path:
+    """The project's files in another folder, with the demo's lake and runs where the documentation says."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("data", "factory", "trainer", "conf", "docs", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("lake", "__pycache__"))
+    shutil.copytree(demo.lake, folder / "data" / "lake")
+    shutil.copytree(demo.runs, folder / "runs")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def standing_in(tiny_model) -> str:
+    """A tiny random model in place of one that a hub would have to give."""
+    return f"student.path={tiny_model('llama')}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(not c.startswith(ELSEWHERE) for c in commands(page))])
+def test_every_command_of_the_page_runs(page, checkout, standing_in):
+    for command in commands(page):
+        if command.startswith(ELSEWHERE):
+            continue
+        words = [
+            word for word in shlex.split(command, comments=True) if word != ".venv/bin/python" and word != "python"
+        ]
+        words += [standing_in] if "recipe=smollm2" in words else []
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=checkout,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{page}: {command}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
+
+
+def test_every_target_that_the_documentation_names_is_in_the_makefile():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    texts = [(ROOT / page).read_text(encoding="utf-8") for page in PAGES]
+    named = {word for text in texts for word in re.findall(r"(?:`|^ +|\$ )make ([a-z]+)", text, re.M)}
+    assert named >= {"demo", "test", "check", "bench"}
+    assert [name for name in named if not re.search(rf"^{name}:", makefile, re.M)] == []
+
+
+def test_the_readmes_table_has_the_lines_that_the_demo_prints():
+    from data.demo.run import POLICIES
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [
+        name for name in POLICIES.values() if not re.search(rf"^{re.escape(name)} +[\d.]+ +[\d.]+ +[\d.]+$", text, re.M)
+    ] == []
