@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data import Lake, Refusal
+from data import Lake, Refusal, segments
 from data.advantages import METHODS, advantages, evaluate, is_truncated, pool_advantages, starts_of
 from data.expression import compile_expression
 from data.scalars import read_scalars
@@ -67,6 +67,8 @@ def test_a_group_below_the_least_spread_counts_as_zero_variance() -> None:
     found = advantages(values, np.ones(4, bool), np.array([0, 2]), "mean_std", min_spread=1e-3)
     assert found.group_kept.tolist() == [False, True] and found.figures["zero_variance"] == 1
     assert advantages(values, np.ones(4, bool), np.array([0, 2])).group_kept.all()
+    kept = advantages(values, np.ones(4, bool), np.array([0, 2]), "rank", min_spread=1e-3, zero_variance="keep")
+    assert kept.in_loss.all() and kept.vector.tolist() == [0, 0, -1, 1]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +135,14 @@ def test_every_method_equals_its_loop(method: str) -> None:
     starts = np.cumsum([0, *(len(g) for g in groups)])[:-1]
     found = advantages(values, ~np.isnan(values), starts, method)
     np.testing.assert_allclose(found.vector, _loop(method, groups), rtol=2e-6, atol=1e-6)
+
+
+def test_the_batchs_spread_is_of_all_its_rows_however_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, starts = np.array([0.0, 1.0, 0.0, 5.0]), np.array([0, 2])
+    whole = advantages(values, np.ones(4, bool), starts, "mean_batch_std").vector
+    assert whole.tolist() == pytest.approx([x / np.std(values) for x in (-0.5, 0.5, -2.5, 2.5)])
+    monkeypatch.setattr(segments, "BLOCK_ROWS", 2)  # a group a block
+    np.testing.assert_array_equal(advantages(values, np.ones(4, bool), starts, "mean_batch_std").vector, whole)
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:
@@ -202,6 +212,11 @@ def test_samples_cut_by_length_are_masked_by_default(lake: Lake) -> None:
     assert found.in_loss.tolist() == [True, True, False, True, True, True, False, False]
     kept = pool_advantages(samples, rewards, "length", on_truncated="keep").advantages
     assert kept.in_loss.tolist() == [True] * 7 + [False]
+
+
+def test_an_infinite_component_is_missing() -> None:
+    table = pa.table({"group_id": [1, 1, 1], "a": [1.0, math.inf, -math.inf]})
+    assert evaluate(compile_expression("a", ["a"]), table).tolist() == pytest.approx([1.0, NAN, NAN], nan_ok=True)
 
 
 def test_scalars_stand_by_position_and_other_samples_are_refused(lake: Lake, lake_copy: Lake) -> None:

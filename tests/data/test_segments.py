@@ -67,6 +67,14 @@ def test_blocks_cover_every_group_once(lengths: list[int], size: int) -> None:
     assert [i for _, rows in found for i in range(rows.start, rows.stop)] == list(range(sum(lengths)))
 
 
+def test_the_whole_vector_is_one_group_however_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, starts = np.array([0.0, 2.0, np.nan, 4.0]), np.array([0, 2])
+    whole = [-2 / np.sqrt(8 / 3), 0, np.nan, 2 / np.sqrt(8 / 3)]
+    monkeypatch.setattr(segments, "BLOCK_ROWS", 2)
+    np.testing.assert_allclose(segments.apply("zscore_all", values, starts), whole)
+    np.testing.assert_array_equal(segments.apply("zscore_all", np.array([3.0, np.nan, 3.0]), starts[:1]), [0, np.nan, 0])
+
+
 def test_no_rows_are_no_groups() -> None:
     empty = np.zeros(0)
     assert len(segments.apply("zscore_group", empty, np.zeros(0, np.int64))) == 0

@@ -64,6 +64,7 @@ def test_exact_match_ignores_white_space_and_composition_only(similar: Value) ->
     assert exact("á Ísoy", "Á Ísoy") == 0.0
     assert exact("á Ísoy", "Á Ísoy", casefold=True) == 1.0
     assert exact("á Ísoy.", "á Ísoy") == 0.0
+    assert exact("Ísoy", "á Ísoy") == 0.0
 
 
 def test_positional_overlap_is_the_share_of_positions(similar: Value) -> None:
@@ -71,6 +72,7 @@ def test_positional_overlap_is_the_share_of_positions(similar: Value) -> None:
     assert positional("á Alvoy er lundi", "á Ísoy er ravnur nú") == pytest.approx(2 / 5)
     assert positional("ja á Ísoy", "á Ísoy") == 0.0  # moved by one: nothing stands in its place
     assert positional("ð", "ð ð ð ð") == pytest.approx(1 / 4)
+    assert positional("ð ð ð ð", "ð") == pytest.approx(1 / 4)
 
 
 def test_the_best_or_the_mean_of_several(similar: Value, value: Value) -> None:

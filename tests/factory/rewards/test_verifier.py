@@ -59,6 +59,7 @@ def test_a_pattern_finds_the_number_and_a_bare_reference_needs_none(value: Value
         (" (c). ", "C"),
         ("Rætta svarið er B, tí A er skeivt", "B"),
         ("The answer is D.", "D"),
+        ("Svarið er A. Nei, svarið er B.", "B"),
         ("the answer is a dog", None),
         ("answer: **C**", "C"),
         ("\\boxed{A}", "A"),

@@ -212,6 +212,7 @@ def test_a_token_of_probability_zero_is_never_drawn():
     assert inverse_cdf(probability_bv, uniform_b).tolist() == [1, 1, 3, 3, 3, 3]
     tiny = torch.tensor([[0.1] * 3 + [0.0]], dtype=torch.float64)
     assert inverse_cdf(tiny, torch.tensor([below_one], dtype=torch.float64)).tolist() == [2]
+    assert inverse_cdf(tiny, torch.tensor([0.5], dtype=torch.float64)).tolist() == [1]  # of the total, whatever it is
 
 
 @pytest.mark.parametrize(

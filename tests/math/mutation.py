@@ -1,0 +1,22 @@
+"""The shape of a row of the tables of mistakes (`mutations_*.py`), and short ways to name the tests that must notice it.
+
+A row: the file, a text that stands in it exactly once, the wrong text, what that breaks, and the tests."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    """One mistake in one formula."""
+
+    file: str
+    old: str
+    new: str
+    breaks: str
+    tests: tuple[str, ...]
+
+
+def named(file: str, *tests: str) -> tuple[str, ...]:
+    """Single tests of a file, so that a row does not wait for the others; without names the whole file."""
+    return tuple(f"{file}::{test}" for test in tests) or (file,)

@@ -1,0 +1,146 @@
+"""Mistakes in the factory's numbers: reward components, scores, evaluations (MATH §3, §8, §9)."""
+
+from __future__ import annotations
+
+from mutation import Mutation, named
+
+FOLDER, TESTS = "factory/rewards/", "tests/factory/rewards/"
+SIMILARITY, AGREEMENT, CONTAINS = f"{FOLDER}similarity.py", f"{FOLDER}agreement.py", f"{FOLDER}contains.py"
+VERIFIER, NUMERALS, LOGLIK = f"{FOLDER}verifier.py", f"{FOLDER}_numerals.py", f"{FOLDER}teacher_loglik.py"
+LANGUAGE, ALPHABET, REPETITION = f"{FOLDER}language.py", f"{FOLDER}alphabet.py", f"{FOLDER}repetition.py"
+LENGTH, FORMAT, TEXT = f"{FOLDER}length.py", f"{FOLDER}format.py", f"{FOLDER}text.py"
+EVALUATE, SCORES, TOKENS = "factory/stages/evaluate.py", "factory/stages/scores.py", "factory/engines/tokens.py"
+SIMILAR, AGREED, HELD = named(f"{TESTS}test_similarity.py"), named(f"{TESTS}test_agreement.py"), named(f"{TESTS}test_contains.py")
+VERIFIED, READ, WORDS = named(f"{TESTS}test_verifier.py"), named(f"{TESTS}test_numerals.py"), named(f"{TESTS}test_text.py")
+OTHERS, LETTERS = named(f"{TESTS}test_others.py"), named(f"{TESTS}test_alphabet.py")
+SPOKEN = named(
+    f"{TESTS}test_language.py",
+    "test_share_of_known_words",
+    "test_min_words_is_a_floor_for_saying_anything",
+    "test_langid_tells_faroese_on_several_lines",
+    "test_the_prompts_own_language_can_be_the_target",
+    "test_a_probability_above_one_is_one",
+)
+MEASURED = "tests/factory/stages/test_corpus_evaluate.py"
+FIT = named(MEASURED, "test_bits_and_bytes_are_those_of_a_plain_forward_pass")
+PIECES = named(MEASURED, "test_windows_predict_every_token_but_the_first_once")
+LEFT_OUT = named(MEASURED, "test_a_missing_metric_value_is_left_out_not_zero")
+STAGES = "tests/factory/stages/test_stages.py"
+TEACHER = named(STAGES, "test_teacher_scores_are_those_of_a_plain_forward_pass")
+WARM = named(STAGES, "test_the_policy_rescored_is_the_behaviour_it_was_drawn_from")
+ASKED = named(STAGES, "test_teacher_messages_change_scores_not_samples")
+
+# fmt: off
+MUTATIONS = [
+    # similarity
+    Mutation(SIMILARITY, '_sacrebleu("bleu").sentence_score(text, [target]).score / 100',
+             '_sacrebleu("bleu").sentence_score(text, [target]).score', "BLEU: per cent", SIMILAR),
+    Mutation(SIMILARITY, '_sacrebleu("bleu").sentence_score(text, [target])', '_sacrebleu("bleu").sentence_score(target, [text])',
+             "BLEU: reference and text swapped", SIMILAR),
+    Mutation(SIMILARITY, "BLEU(effective_order=True)", "BLEU()", "BLEU: orders that a short text lacks", SIMILAR),
+    Mutation(SIMILARITY, '_sacrebleu("chrf").sentence_score(text, [target]).score / 100',
+             '_sacrebleu("chrf").sentence_score(text, [target]).score', "chrF: per cent", SIMILAR),
+    Mutation(SIMILARITY, '_sacrebleu("chrf").sentence_score(text, [target])', '_sacrebleu("chrf").sentence_score(target, [text])',
+             "chrF: reference and text swapped", SIMILAR),
+    Mutation(SIMILARITY, "else CHRF()", "else CHRF(beta=1)", "chrF: F1", SIMILAR),
+    Mutation(SIMILARITY, "else CHRF()", "else CHRF(word_order=2)", "chrF: words too", SIMILAR),
+    Mutation(SIMILARITY, "2 * LCSseq.similarity(ours, theirs) /", "LCSseq.similarity(ours, theirs) /", "ROUGE-L: numerator", SIMILAR),
+    Mutation(SIMILARITY, "/ (len(ours) + len(theirs)) if", "/ (2 * len(ours)) if", "ROUGE-L: precision alone", SIMILAR),
+    Mutation(SIMILARITY, "/ (len(ours) + len(theirs)) if", "/ (2 * len(theirs)) if", "ROUGE-L: recall alone", SIMILAR),
+    Mutation(SIMILARITY, "Levenshtein.normalized_similarity", "Levenshtein.normalized_distance", "edit: distance", SIMILAR),
+    Mutation(SIMILARITY, "return float(text == target)", "return float(text in target)", "exact: part of it", SIMILAR),
+    Mutation(SIMILARITY, "return float(text == target)", "return float(text != target)", "exact: turned", SIMILAR),
+    Mutation(SIMILARITY, "max(len(ours), len(theirs))", "min(len(ours), len(theirs))", "positional: of the shorter", SIMILAR),
+    Mutation(SIMILARITY, "max(len(ours), len(theirs))", "max(len(theirs), 0)", "positional: of the reference", SIMILAR),
+    Mutation(SIMILARITY, "sum(a == b for a, b in zip(ours, theirs, strict=False))", "sum(a in theirs for a in ours)",
+             "positional: anywhere", SIMILAR),
+    Mutation(SIMILARITY, 'if settings.over == "best" else sum(values) / len(values)', 'if settings.over == "best" else sum(values)',
+             "similarity: sum of several", SIMILAR),
+    Mutation(SIMILARITY, "max(values) if", "min(values) if", "similarity: worst of several", SIMILAR),
+    # agreement
+    Mutation(AGREEMENT, "len(ours) == len(theirs) and all(", "all(", "agreement: length", AGREED),
+    Mutation(AGREEMENT, "all(a & b for a, b in zip(ours, theirs, strict=True))",
+             "all(any(a & b for b in theirs) for a in ours)", "agreement: order", AGREED),
+    Mutation(AGREEMENT, "all(a & b for a, b in zip(ours, theirs, strict=True))",
+             "any(a & b for a, b in zip(ours, theirs, strict=True))", "agreement: one unit is enough", AGREED),
+    Mutation(AGREEMENT, "agreeing / len(theirs), detail", "float(agreeing), detail", "agreement: share of several", AGREED),
+    Mutation(AGREEMENT, "if not forms & self.stop]", "if forms & self.stop]", "agreement: stop words alone", AGREED),
+    Mutation(AGREEMENT, "if forms & self.only]", "if not forms & self.only]", "agreement: content left out", AGREED),
+    Mutation(AGREEMENT, "range(self.longest, 0, -1)", "range(1, 0, -1)", "agreement: no phrases", AGREED),
+    Mutation(AGREEMENT, "return bool(units) and agree(", "return agree(", "agreement: two empty answers", AGREED),
+    # contains
+    Mutation(CONTAINS, "shares.append(sum(found) / len(found))", "shares.append(float(all(found)))", "contains: all or nothing", HELD),
+    Mutation(CONTAINS, "max(shares) if", "min(shares) if", "contains: worst of several", HELD),
+    Mutation(CONTAINS, "sum(shares) / len(shares)", "sum(shares)", "contains: sum of several", HELD),
+    Mutation(CONTAINS, "if not given.has_name(name)]", "if True]", "contains: names of the prompt", HELD),
+    Mutation(CONTAINS, "if not given.has_number(number)\n", "if True\n", "contains: numbers of the prompt", HELD),
+    Mutation(CONTAINS, "any(number & other for other", "all(number & other for other", "contains: every number", HELD),
+    Mutation(CONTAINS, "len(name) >= MIN_PREFIX and", "", "contains: beginnings of two letters", HELD),
+    # verifier
+    Mutation(VERIFIER, "abs(a - b) <= settings.tolerance", "abs(a - b) >= settings.tolerance", "verifier: tolerance turned", VERIFIED),
+    Mutation(VERIFIER, "abs(a - b) <= settings.tolerance", "a - b <= settings.tolerance", "verifier: one side only", VERIFIED),
+    Mutation(VERIFIER, "abs(a - b) <= settings.tolerance", "a == b", "verifier: no tolerance", VERIFIED),
+    Mutation(VERIFIER, "for a in ours[-1] for b", "for a in ours[0] for b", "verifier: the first number", VERIFIED),
+    Mutation(VERIFIER, "for b in theirs[-1])", "for b in theirs[0])", "verifier: the reference's first number", VERIFIED),
+    Mutation(VERIFIER, "float(any(known))", "float(all(known))", "verifier: every reference", VERIFIED),
+    Mutation(VERIFIER, "found[-1]).upper()", "found[0]).upper()", "verifier: the first choice", VERIFIED),
+    Mutation(NUMERALS, "sign * value for value", "value for value", "numerals: sign", READ),
+    Mutation(NUMERALS, 'body.replace(",", ".")', 'body.replace(",", "")', "numerals: decimal comma", READ),
+    Mutation(NUMERALS, "found.add(float(body.replace(last, \"\")))", "found.add(float(body.replace(last, \"\")) + 1)",
+             "numerals: thousands", READ),
+    # log-likelihood of the scorer
+    Mutation(LOGLIK, 'divisor = n_tokens if settings.form == "token"', 'divisor = batch.n_tokens[sample] if settings.form == "token"',
+             "loglik: over the student's tokens", OTHERS),
+    Mutation(LOGLIK, "len(batch.texts[sample].encode())", "len(batch.texts[sample])", "loglik: over characters", OTHERS),
+    Mutation(LOGLIK, "return Reward(total / divisor)", "return Reward(total)", "loglik: not divided", OTHERS),
+    Mutation(LOGLIK, "return Reward(total / divisor)", "return Reward(-total / divisor)", "loglik: sign", OTHERS),
+    Mutation(LOGLIK, "max(total, settings.floor * n_tokens)", "min(total, settings.floor * n_tokens)", "loglik: floor turned", OTHERS),
+    Mutation(LOGLIK, "max(total, settings.floor * n_tokens)", "max(total, settings.floor)", "loglik: floor of the sum", OTHERS),
+    Mutation(LOGLIK, "return sum(logprobs)", "return sum(logprobs) / len(logprobs)", "loglik: mean for sum", OTHERS),
+    Mutation(LOGLIK, "or None in logprobs", "", "loglik: a missing token", OTHERS),
+    # language, alphabet, repetition, length, format
+    Mutation(LANGUAGE, "sum(word in known for word in found) / len(found)", "sum(word in known for word in found) / len(known)",
+             "language: share of the list", SPOKEN),
+    Mutation(LANGUAGE, "sum(word in known for word in found) / len(found)", "float(all(word in known for word in found))",
+             "language: every word", SPOKEN),
+    Mutation(LANGUAGE, "if not word[0].isdigit()]", "if True]", "language: numbers are words", SPOKEN),
+    Mutation(LANGUAGE, "if len(found) < least", "if len(found) <= least", "language: least words", SPOKEN),
+    Mutation(LANGUAGE, "float(best == language) if", "float(best != language) if", "language: verdict turned", SPOKEN),
+    Mutation(LANGUAGE, "float(probabilities[language])", "float(max(probabilities.values()))", "language: of the best", SPOKEN),
+    Mutation(LANGUAGE, "Reward(min(1.0, scorer(", "Reward(max(0.0, scorer(", "language: above 1", SPOKEN),
+    Mutation(ALPHABET, "for letter in letters) / len(letters)", "for letter in set(letters)) / len(letters)",
+             "alphabet: each letter once", LETTERS),
+    Mutation(ALPHABET, "letter in allowed for", "letter not in allowed for", "alphabet: turned", LETTERS),
+    Mutation(REPETITION, "Reward(1 - len(set(grams)) / len(grams)", "Reward(len(set(grams)) / len(grams)",
+             "repetition: turned", OTHERS),
+    Mutation(REPETITION, "len(units) - settings.n + 1", "len(units) - settings.n", "repetition: one n-gram short", OTHERS),
+    Mutation(LENGTH, "size - settings.high if", "settings.high - size if", "length: upper end turned", OTHERS),
+    Mutation(LENGTH, "max(settings.low - size, over, 0)", "max(over, 0)", "length: no lower end", OTHERS),
+    Mutation(LENGTH, "-min(1.0, outside / settings.margin)", "min(1.0, outside / settings.margin)", "length: sign", OTHERS),
+    Mutation(LENGTH, "-min(1.0, outside / settings.margin)", "-(outside / settings.margin)", "length: below −1", OTHERS),
+    Mutation(LENGTH, "if settings.margin else -1.0", "if settings.margin else 0.0", "length: no penalty without a margin", OTHERS),
+    Mutation(FORMAT, "expression.fullmatch(text) if", "expression.match(text) if", "format: a beginning is enough",
+             OTHERS),
+    Mutation(FORMAT, "<= value.keys()", ">= value.keys()", "format: keys turned", OTHERS),
+    Mutation(TEXT, "answer = matches[-1].group(group)", "answer = matches[0].group(group)", "answer: the first match", WORDS),
+    Mutation(TEXT, "span = tagged[-1]", "span = tagged[0]", "answer: the first tag", WORDS),
+    # evaluations
+    Mutation(EVALUATE, '["bits"] -= sum(', '["bits"] += sum(', "bits: sign", FIT),
+    Mutation(EVALUATE, "/ math.log(2)", "/ math.log(10)", "bits: log2", FIT),
+    Mutation(EVALUATE, "/ math.log(2)", "* math.log(2)", "bits: from nats", FIT),
+    Mutation(EVALUATE, "len(text.encode()) - context_bytes", "len(text) - context_bytes", "bytes: characters", FIT),
+    Mutation(EVALUATE, "len(text.encode()) - context_bytes", "len(text.encode())", "bytes: the context's too", FIT),
+    Mutation(EVALUATE, "ids[start : start + step + 1]", "ids[start : start + step]", "windows: a token of each lost", PIECES),
+    Mutation(EVALUATE, "(context or max(len(ids), 2)) - 1", "(context or max(len(ids), 2))", "windows: longer than the context", PIECES),
+    Mutation(EVALUATE, "            if reward.value is not None:\n                item[metric.name] = reward.value",
+             "            item[metric.name] = reward.value or 0.0", "metric: missing is 0", LEFT_OUT),
+    Mutation(TOKENS, "len(text[: offsets[0][1]].encode())", "len(text[: offsets[0][1]])", "bytes: of the first token",
+             FIT),
+    # scores
+    Mutation(SCORES, 'pool, "teacher", 1.0, shown)', 'pool, "teacher", 0.5, shown)', "scores: temperature of the teacher", TEACHER),
+    Mutation(SCORES, '"policy", context.recipe.sampling.temperature, "messages"', '"policy", 1.0, "messages"',
+             "scores: temperature of the policy", WARM),
+    Mutation(SCORES, '"total": sum(values)', '"total": sum(values) / len(values)', "scores: total", TEACHER),
+    Mutation(SCORES, 'row["teacher_messages"] if shown', 'row["messages"] if shown', "scores: the teacher's messages", ASKED),
+]
+# fmt: on
