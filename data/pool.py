@@ -138,19 +138,50 @@ def shown_to_teacher(lake: Lake, prompts: Slice) -> str:
 
 
 def find_rewards(lake: Lake, recipe: Recipe, name: str, base: Slice) -> Slice:
-    """The slice of one component, by its specification, for exactly these samples or answers."""
+    """The slice of one component for exactly these samples or answers: by its specification, and by what it was compared with."""
     table = "rewards" if base.table == "samples" else "answer_rewards"
     found = [s for s in lake.slices(table, label=name, spec=recipe.components[name]) if s.parents[0] == base.path]
-    if not found:
-        raise Refusal(f"{base.path} has no component {name} of these settings", command(recipe, "rewards"))
-    return found[-1]
+    own = [s for s in found if all(_is_own(lake, recipe, name, s, path) for path in s.parents[1:])]
+    if not own:
+        other = ", only under another teacher or other answers" if found else ""
+        raise Refusal(f"{base.path} has no component {name} of these settings{other}", command(recipe, "rewards"))
+    return own[-1]
+
+
+def _is_own(lake: Lake, recipe: Recipe, name: str, slice_: Slice, parent: str) -> bool:
+    """Whether scores or answers that a component was made from are the recipe's; a recipe without a teacher takes any."""
+    table = parent.partition("/")[0]
+    if recipe.teacher is None or table not in ("scores", "answers"):
+        return True
+    if table == "answers":
+        answers = find_answers(lake, recipe, lake.slice(slice_.parent("prompts")))
+        return answers is not None and answers.path == parent
+    scorer = lake.slice(parent).models["scorer"]
+    if recipe.components[name].get("scorer") == "policy":
+        return scorer == lake.slice(slice_.parents[0]).models["policy"]
+    return scorer == _teacher(lake, recipe)
+
+
+def _teacher(lake: Lake, recipe: Recipe) -> str | None:
+    """model_id of the recipe's teacher; its folder need not be there."""
+    known = lake.slices("models", model=asdict(recipe.teacher)) if recipe.teacher else []
+    return known[-1].models["model"] if known else None
 
 
 def find_answers(lake: Lake, recipe: Recipe, prompts: Slice) -> Slice | None:
-    """The teacher's answers to exactly these prompts: the recipe's teacher's, or imported ones; None where there are none."""
-    known = lake.slices("models", model=asdict(recipe.teacher)) if recipe.teacher else []
-    teachers = {"imported", *(s.models["model"] for s in known[-1:])}
-    found = [s for s in lake.slices("answers") if s.parents[0] == prompts.path and s.models.get("teacher") in teachers]
+    """The answers to exactly these prompts that the recipe imports or asks its teacher for; None where there are none.
+
+    A sweep over seeds shares one teacher's answers: the recipe's own seed is preferred, not asked for."""
+    there = [s for s in lake.slices("answers") if s.parents[0] == prompts.path]
+    imported = [s for s in there if s.models.get("teacher") == "imported"]
+    section = {} if recipe.factory is None else _section(recipe.factory)
+    imports = any(_fields(source).get("kind") == "answers" for source in (section.get("imports") or {}).values())
+    if recipe.teacher is None or imports:
+        return imported[-1] if imported else None
+    teacher, sampling = _teacher(lake, recipe), asdict(recipe.answers)
+    asked = [s for s in there if s.models.get("teacher") == teacher and s.settings.get("sampling") == sampling]
+    own = [s for s in asked if s.settings["seed"] == recipe.seed]
+    found = own or asked or (imported if not section else [])
     return found[-1] if found else None
 
 

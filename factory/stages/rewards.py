@@ -15,7 +15,7 @@ import pyarrow as pa
 from data.contract import TABLES
 from data.lake import Key, Shard
 from data.manifest import Slice
-from data.pool import Pool, command, find_answers, find_scores, shown_to_teacher
+from data.pool import Pool, command, find_answers, find_rewards, find_scores, shown_to_teacher
 from data.refusal import Refusal
 from factory.context import Context, Work
 from factory.rewards import Batch, Component, component
@@ -45,10 +45,17 @@ def run(context: Context) -> list[Slice]:
     for item in components:
         inputs = Inputs(pool, answers, _scores(context, pool, item))
         _refuse_missing_answers(context, item, answers)
-        made.append(_on_samples(context, item, inputs))
+        made.append(_newest(context, item, pool.samples, _on_samples(context, item, inputs)))
         if answers is not None:
-            made.append(_on_answers(context, item, inputs))
+            made.append(_newest(context, item, answers, _on_answers(context, item, inputs)))
     return made
+
+
+def _newest(context: Context, item: Component, base: Slice, made: Slice) -> Slice:
+    """The slice as the one that the trainer finds: a file that a setting names may have been changed, and changed back."""
+    if find_rewards(context.lake, context.recipe, item.name, base).path == made.path:
+        return made
+    return context.lake.renew(made)
 
 
 def _scores(context: Context, pool: Pool, item: Component) -> dict[str, Slice]:
