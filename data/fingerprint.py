@@ -25,6 +25,14 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "special_tokens_map.json",
 )
+TOKENIZER_SETTINGS = ("bos_token", "eos_token", "unk_token", "add_bos_token", "add_eos_token", "add_prefix_space")
+CHANGELESS = (
+    "_name_or_path",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "use_cache",
+)  # of config.json: no value follows
 BLOCK = 1 << 24  # bytes read at a time: weights never lie in memory whole
 
 
@@ -62,11 +70,13 @@ def _from_hub(model: ModelSettings) -> Path:
         ) from error
 
 
-def identity(model: ModelSettings, runs: str | Path) -> dict[str, Any]:
-    """The row of `models` for these weights; `model_id` hashes what changes log-probabilities, and nothing else."""
+def identity(model: ModelSettings, runs: str | Path, seed: int = 0) -> dict[str, Any]:
+    """The row of `models` for these weights; `model_id` hashes what changes values, nothing else. `seed` is of random weights."""
     folder = model_folder(model, runs)
     values: dict[str, Any] = {
-        "weights": weights_fingerprint(folder, model.gguf_file) if model.initial == "pretrained" else _random(folder),
+        "weights": weights_fingerprint(folder, model.gguf_file)
+        if model.initial == "pretrained"
+        else _random(folder, seed),
         "tokenizer": tokenizer_fingerprint(folder, model.gguf_file),
         "chat_template": digest(chat_template(model, folder)),
         "dtype": model.dtype,
@@ -76,7 +86,7 @@ def identity(model: ModelSettings, runs: str | Path) -> dict[str, Any]:
     }
     run = model.path.removeprefix("run:") if model.path.startswith("run:") else None
     return {
-        "model_id": digest(values)[:16],
+        "model_id": digest([values, _architecture(folder)])[:16],
         "name": model.path,
         "revision": model.revision,
         "attention": "sdpa",
@@ -85,9 +95,20 @@ def identity(model: ModelSettings, runs: str | Path) -> dict[str, Any]:
     }
 
 
-def _random(folder: Path) -> str:
-    """Weights that are drawn, not read: named by the architecture they are drawn for."""
-    return digest(["random", json.loads((folder / "config.json").read_text(encoding="utf-8"))])
+def _random(folder: Path, seed: int) -> str:
+    """Weights that are drawn, not read: named by the architecture they are drawn for, and the seed."""
+    return digest(["random", _architecture(folder), seed])
+
+
+def _architecture(folder: Path) -> str:
+    """What the configuration adds to the weights (rotary base, windows, scales) and which tokens end a text."""
+    config = {k: v for k, v in _json(folder / "config.json").items() if k not in CHANGELESS}
+    end = _json(folder / "generation_config.json").get("eos_token_id")
+    return digest(json.dumps([config, end], sort_keys=True))  # as text: a configuration may hold Infinity
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def chat_template(model: ModelSettings, folder: Path) -> str | None:
@@ -98,12 +119,11 @@ def chat_template(model: ModelSettings, folder: Path) -> str | None:
         return path.read_text(encoding="utf-8") if is_file else model.chat_template
     if (folder / "chat_template.jinja").is_file():
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    config = folder / "tokenizer_config.json"
-    return json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
+    return _json(folder / "tokenizer_config.json").get("chat_template")
 
 
 def tokenizer_fingerprint(folder: Path, gguf_file: str | None = None) -> str:
-    """sha256 over the tokenizer's files (or the GGUF file that holds it)."""
+    """sha256 over the tokenizer's files (or the GGUF file that holds it), and the special tokens that its settings name."""
     files = (
         [folder / gguf_file] if gguf_file else [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     )
@@ -111,7 +131,9 @@ def tokenizer_fingerprint(folder: Path, gguf_file: str | None = None) -> str:
         raise Refusal(
             f"{folder} holds no tokenizer", "save the tokenizer beside the weights, as tokenizer.save_pretrained does"
         )
-    return digest([[f.name, _cached("bytes", [f])] for f in files])
+    settings = {} if gguf_file else _json(folder / "tokenizer_config.json")
+    chosen = {name: settings[name] for name in TOKENIZER_SETTINGS if name in settings}
+    return digest([*([f.name, _cached("bytes", [f])] for f in files), chosen])
 
 
 def weights_fingerprint(folder: Path, gguf_file: str | None = None) -> str:

@@ -91,7 +91,7 @@ class Context:
     def _published(self, model: ModelSettings) -> dict[str, Any]:
         settings: dict[str, Any] = {"model": dataclasses.asdict(model)}
         try:
-            row = identity(model, self.recipe.runs)
+            row = identity(model, self.recipe.runs, self.recipe.seed)
         except Refusal:
             known = self.lake.slices("models", **settings)
             if not known:

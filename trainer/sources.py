@@ -115,7 +115,7 @@ def resolve(recipe: TrainerRecipe) -> Reading:
     """Find everything the run needs in the lake; refuse what is not there, naming the command that makes it."""
     settings, lake = recipe.trainer, Lake.open(recipe.lake)
     model = policy_model(recipe)
-    start = Start(model, model_folder(model, recipe.runs), identity(model, recipe.runs))
+    start = Start(model, model_folder(model, recipe.runs), identity(model, recipe.runs, recipe.seed))
     reading = Reading(start, parse_objective(settings.objective))
     needed = ever(settings.losses, _horizon(settings))
     if settings.steps and not any(needed.values()):

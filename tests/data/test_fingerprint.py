@@ -89,6 +89,40 @@ def test_random_weights_are_named_by_their_architecture(folder):
     assert identity(drawn, "runs")["weights"] != before
 
 
+def test_random_weights_of_another_seed_are_another_model(folder):
+    drawn = ModelSettings(path=str(folder), initial="random")
+    assert identity(drawn, "runs", 1)["model_id"] != identity(drawn, "runs", 2)["model_id"]
+    read = ModelSettings(path=str(folder))
+    assert identity(read, "runs", 1) == identity(read, "runs", 2)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "same"),
+    [
+        ("config.json", {"model_type": "llama", "rope_theta": 5.0}, False),
+        ("config.json", {"model_type": "llama", "time_step_limit": float("inf")}, False),
+        ("config.json", {"model_type": "llama", "transformers_version": "9.9", "dtype": "float32"}, True),
+        ("generation_config.json", {"eos_token_id": [1, 2]}, False),
+        ("generation_config.json", {"top_k": 50}, True),
+    ],
+)
+def test_the_same_weights_under_another_configuration_are_another_model(folder, file, content, same):
+    before = identity(ModelSettings(path=str(folder)), "runs")
+    (folder / file).write_text(json.dumps(content))
+    after = identity(ModelSettings(path=str(folder)), "runs")
+    assert (after["model_id"] == before["model_id"]) is same
+    assert after["weights"] == before["weights"]
+
+
+def test_the_end_token_belongs_to_the_tokenizer(folder):
+    before = tokenizer_fingerprint(folder)
+    settings = {"chat_template": "{{ messages }}", "model_max_length": 7}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert tokenizer_fingerprint(folder) == before
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": "<end>"}))
+    assert tokenizer_fingerprint(folder) != before
+
+
 def test_a_template_beside_the_weights_wins_over_the_tokenizers(folder):
     before = identity(ModelSettings(path=str(folder)), "runs")["chat_template"]
     (folder / "chat_template.jinja").write_text("{{ other }}")
