@@ -72,7 +72,9 @@ def test_the_whole_vector_is_one_group_however_many_blocks(monkeypatch: pytest.M
     whole = [-2 / np.sqrt(8 / 3), 0, np.nan, 2 / np.sqrt(8 / 3)]
     monkeypatch.setattr(segments, "BLOCK_ROWS", 2)
     np.testing.assert_allclose(segments.apply("zscore_all", values, starts), whole)
-    np.testing.assert_array_equal(segments.apply("zscore_all", np.array([3.0, np.nan, 3.0]), starts[:1]), [0, np.nan, 0])
+    np.testing.assert_array_equal(
+        segments.apply("zscore_all", np.array([3.0, np.nan, 3.0]), starts[:1]), [0, np.nan, 0]
+    )
 
 
 def test_no_rows_are_no_groups() -> None:

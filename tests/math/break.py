@@ -34,8 +34,21 @@ from mutations import MUTATIONS, Mutation  # noqa: E402
 COPIED = ("data", "factory", "trainer", "tests", "conf", "pyproject.toml")
 AT_ONCE = 2
 LIMIT_SECONDS = 300
-LIGHT = ("duckdb", "hydra", "hypothesis", "jinja2", "pyarrow.parquet", "rapidfuzz.distance", "sacrebleu.metrics", "sqlglot")
-HEAVY = ("torch.distributed.tensor", "transformers.models.llama.modeling_llama", "transformers.models.mistral.modeling_mistral")
+LIGHT = (
+    "duckdb",
+    "hydra",
+    "hypothesis",
+    "jinja2",
+    "pyarrow.parquet",
+    "rapidfuzz.distance",
+    "sacrebleu.metrics",
+    "sqlglot",
+)
+HEAVY = (
+    "torch.distributed.tensor",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.mistral.modeling_mistral",
+)
 WITHOUT_TORCH = ("tests/data/", "tests/factory/rewards/")
 
 

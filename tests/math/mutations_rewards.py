@@ -10,8 +10,16 @@ VERIFIER, NUMERALS, LOGLIK = f"{FOLDER}verifier.py", f"{FOLDER}_numerals.py", f"
 LANGUAGE, ALPHABET, REPETITION = f"{FOLDER}language.py", f"{FOLDER}alphabet.py", f"{FOLDER}repetition.py"
 LENGTH, FORMAT, TEXT = f"{FOLDER}length.py", f"{FOLDER}format.py", f"{FOLDER}text.py"
 EVALUATE, SCORES, TOKENS = "factory/stages/evaluate.py", "factory/stages/scores.py", "factory/engines/tokens.py"
-SIMILAR, AGREED, HELD = named(f"{TESTS}test_similarity.py"), named(f"{TESTS}test_agreement.py"), named(f"{TESTS}test_contains.py")
-VERIFIED, READ, WORDS = named(f"{TESTS}test_verifier.py"), named(f"{TESTS}test_numerals.py"), named(f"{TESTS}test_text.py")
+SIMILAR, AGREED, HELD = (
+    named(f"{TESTS}test_similarity.py"),
+    named(f"{TESTS}test_agreement.py"),
+    named(f"{TESTS}test_contains.py"),
+)
+VERIFIED, READ, WORDS = (
+    named(f"{TESTS}test_verifier.py"),
+    named(f"{TESTS}test_numerals.py"),
+    named(f"{TESTS}test_text.py"),
+)
 OTHERS, LETTERS = named(f"{TESTS}test_others.py"), named(f"{TESTS}test_alphabet.py")
 SPOKEN = named(
     f"{TESTS}test_language.py",
@@ -44,7 +52,8 @@ MUTATIONS = [
              "chrF: reference and text swapped", SIMILAR),
     Mutation(SIMILARITY, "else CHRF()", "else CHRF(beta=1)", "chrF: F1", SIMILAR),
     Mutation(SIMILARITY, "else CHRF()", "else CHRF(word_order=2)", "chrF: words too", SIMILAR),
-    Mutation(SIMILARITY, "2 * LCSseq.similarity(ours, theirs) /", "LCSseq.similarity(ours, theirs) /", "ROUGE-L: numerator", SIMILAR),
+    Mutation(SIMILARITY, "2 * LCSseq.similarity(ours, theirs) /", "LCSseq.similarity(ours, theirs) /",
+             "ROUGE-L: numerator", SIMILAR),
     Mutation(SIMILARITY, "/ (len(ours) + len(theirs)) if", "/ (2 * len(ours)) if", "ROUGE-L: precision alone", SIMILAR),
     Mutation(SIMILARITY, "/ (len(ours) + len(theirs)) if", "/ (2 * len(theirs)) if", "ROUGE-L: recall alone", SIMILAR),
     Mutation(SIMILARITY, "Levenshtein.normalized_similarity", "Levenshtein.normalized_distance", "edit: distance", SIMILAR),
@@ -69,7 +78,8 @@ MUTATIONS = [
     Mutation(AGREEMENT, "range(self.longest, 0, -1)", "range(1, 0, -1)", "agreement: no phrases", AGREED),
     Mutation(AGREEMENT, "return bool(units) and agree(", "return agree(", "agreement: two empty answers", AGREED),
     # contains
-    Mutation(CONTAINS, "shares.append(sum(found) / len(found))", "shares.append(float(all(found)))", "contains: all or nothing", HELD),
+    Mutation(CONTAINS, "shares.append(sum(found) / len(found))", "shares.append(float(all(found)))",
+             "contains: all or nothing", HELD),
     Mutation(CONTAINS, "max(shares) if", "min(shares) if", "contains: worst of several", HELD),
     Mutation(CONTAINS, "sum(shares) / len(shares)", "sum(shares)", "contains: sum of several", HELD),
     Mutation(CONTAINS, "if not given.has_name(name)]", "if True]", "contains: names of the prompt", HELD),
@@ -77,7 +87,8 @@ MUTATIONS = [
     Mutation(CONTAINS, "any(number & other for other", "all(number & other for other", "contains: every number", HELD),
     Mutation(CONTAINS, "len(name) >= MIN_PREFIX and", "", "contains: beginnings of two letters", HELD),
     # verifier
-    Mutation(VERIFIER, "abs(a - b) <= settings.tolerance", "abs(a - b) >= settings.tolerance", "verifier: tolerance turned", VERIFIED),
+    Mutation(VERIFIER, "abs(a - b) <= settings.tolerance", "abs(a - b) >= settings.tolerance",
+             "verifier: tolerance turned", VERIFIED),
     Mutation(VERIFIER, "abs(a - b) <= settings.tolerance", "a - b <= settings.tolerance", "verifier: one side only", VERIFIED),
     Mutation(VERIFIER, "abs(a - b) <= settings.tolerance", "a == b", "verifier: no tolerance", VERIFIED),
     Mutation(VERIFIER, "for a in ours[-1] for b", "for a in ours[0] for b", "verifier: the first number", VERIFIED),
@@ -89,12 +100,14 @@ MUTATIONS = [
     Mutation(NUMERALS, "found.add(float(body.replace(last, \"\")))", "found.add(float(body.replace(last, \"\")) + 1)",
              "numerals: thousands", READ),
     # log-likelihood of the scorer
-    Mutation(LOGLIK, 'divisor = n_tokens if settings.form == "token"', 'divisor = batch.n_tokens[sample] if settings.form == "token"',
+    Mutation(LOGLIK, 'divisor = n_tokens if settings.form == "token"',
+             'divisor = batch.n_tokens[sample] if settings.form == "token"',
              "loglik: over the student's tokens", OTHERS),
     Mutation(LOGLIK, "len(batch.texts[sample].encode())", "len(batch.texts[sample])", "loglik: over characters", OTHERS),
     Mutation(LOGLIK, "return Reward(total / divisor)", "return Reward(total)", "loglik: not divided", OTHERS),
     Mutation(LOGLIK, "return Reward(total / divisor)", "return Reward(-total / divisor)", "loglik: sign", OTHERS),
-    Mutation(LOGLIK, "max(total, settings.floor * n_tokens)", "min(total, settings.floor * n_tokens)", "loglik: floor turned", OTHERS),
+    Mutation(LOGLIK, "max(total, settings.floor * n_tokens)", "min(total, settings.floor * n_tokens)",
+             "loglik: floor turned", OTHERS),
     Mutation(LOGLIK, "max(total, settings.floor * n_tokens)", "max(total, settings.floor)", "loglik: floor of the sum", OTHERS),
     Mutation(LOGLIK, "return sum(logprobs)", "return sum(logprobs) / len(logprobs)", "loglik: mean for sum", OTHERS),
     Mutation(LOGLIK, "or None in logprobs", "", "loglik: a missing token", OTHERS),
@@ -131,7 +144,8 @@ MUTATIONS = [
     Mutation(EVALUATE, "len(text.encode()) - context_bytes", "len(text) - context_bytes", "bytes: characters", FIT),
     Mutation(EVALUATE, "len(text.encode()) - context_bytes", "len(text.encode())", "bytes: the context's too", FIT),
     Mutation(EVALUATE, "ids[start : start + step + 1]", "ids[start : start + step]", "windows: a token of each lost", PIECES),
-    Mutation(EVALUATE, "(context or max(len(ids), 2)) - 1", "(context or max(len(ids), 2))", "windows: longer than the context", PIECES),
+    Mutation(EVALUATE, "(context or max(len(ids), 2)) - 1", "(context or max(len(ids), 2))",
+             "windows: longer than the context", PIECES),
     Mutation(EVALUATE, "            if reward.value is not None:\n                item[metric.name] = reward.value",
              "            item[metric.name] = reward.value or 0.0", "metric: missing is 0", LEFT_OUT),
     Mutation(TOKENS, "len(text[: offsets[0][1]].encode())", "len(text[: offsets[0][1]])", "bytes: of the first token",

@@ -1,4 +1,4 @@
-"""Mistakes in a step of the trainer: weights and rates by step, counts, optimiser, averages, stop rules, the probe (MATH §2, §9, §10)."""
+"""Mistakes in a step of the trainer: weights and rates, counts, optimiser, averages, stop rules, the probe (MATH §2, §9, §10)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ LEASH = named("tests/trainer/test_step.py", "test_the_leash_pulls_towards_the_re
 HALF_RL, HALF_BC, HALF_PT = (
     named("tests/trainer/test_step.py", f"test_half_the_weight_is_half_the_step[{term}]") for term in ("rl", "bc", "pt")
 )
-WARM = named("tests/trainer/test_step.py", "test_the_pools_temperature_divides_the_logits_of_the_samples_and_of_nothing_else")
+WARM = named(
+    "tests/trainer/test_step.py", "test_the_pools_temperature_divides_the_logits_of_the_samples_and_of_nothing_else"
+)
 CUT = named("tests/trainer/test_step.py", "test_micro_batches_change_nothing")
+MIXED = named("tests/trainer/test_step.py", "test_a_mixed_step_is_the_sum_of_its_terms_each_with_its_own_denominator")
 PLAIN = named("tests/trainer/test_step.py", "test_a_bc_only_step_is_plain_cross_entropy")
 COUNTS = named("tests/trainer/test_plan.py")
+TOGETHER = named("tests/trainer/test_distributed.py", "test_gradients_of_processes_are_summed_and_none_is_zero")
 SPREAD = named("tests/trainer/test_replay.py", "test_advantages_divided_by_the_steps_spread_are_those_of_the_formula")
 SCHEDULES, STOPS = named("tests/trainer/test_schedule.py"), named("tests/trainer/test_stop.py")
 MOVES, PROBES = named("tests/trainer/test_optimiser.py"), named("tests/trainer/test_probe.py")
@@ -24,12 +28,12 @@ MUTATIONS = [
     Mutation(STEP, "plan.weights.rl * term.weight", "term.weight", "step: no λ of RL", HALF_RL),
     Mutation(STEP, '("bc", plan.weights.bc, spans[1]', '("bc", 1.0, spans[1]', "step: no λ of BC", HALF_BC),
     Mutation(STEP, '("pt", plan.weights.pt, spans[2]', '("pt", 1.0, spans[2]', "step: no λ of L_PT", HALF_PT),
-    Mutation(STEP, "spans[1], plan.answer_tokens)", "spans[1], plan.tokens)", "step: BC over all tokens of the step", CUT),
-    Mutation(STEP, "spans[2], plan.document_tokens)", "spans[2], plan.tokens)", "step: L_PT over all tokens of the step", CUT),
+    Mutation(STEP, "spans[1], plan.answer_tokens)", "spans[1], plan.tokens)", "step: BC over all tokens of the step", MIXED),
+    Mutation(STEP, "spans[2], plan.document_tokens)", "spans[2], plan.tokens)", "step: L_PT over all tokens of the step", MIXED),
     Mutation(STEP, "Term(-plan.weights.kl", "Term(plan.weights.kl", "step: sign of the KL", LEASH),
-    Mutation(STEP, "Term(-plan.weights.kl, a_bt", "Term(-1.0, a_bt", "step: no β of the KL", CUT),
+    Mutation(STEP, "Term(-plan.weights.kl, a_bt", "Term(-1.0, a_bt", "step: no β of the KL", LEASH),
     Mutation(STEP, 'aggregation_bt("token", mask_bt, view.lengths_b, plan.counts)',
-             'aggregation_bt("sequence", mask_bt, view.lengths_b, plan.counts)', "step: the KL's denominator", CUT),
+             'aggregation_bt("sequence", mask_bt, view.lengths_b, plan.counts)', "step: the KL's denominator", LEASH),
     Mutation(STEP, "return view.old_bt", "return view.logprobs_bt", "step: the policy is its own reference", LEASH),
     Mutation(STEP, "target_n[spans[0]], temperature=method.temperature)", "target_n[spans[0]])",
              "step: the pool's temperature ignored", WARM),
@@ -38,7 +42,7 @@ MUTATIONS = [
     Mutation(STEP, "imitation_term(weight, mask_bt, tokens)", "imitation_term(weight, mask_bt, span.stop - span.start)",
              "step: imitation counted in the micro-batch", CUT),
     Mutation(STEP, "-logprob_bt.detach().double().sum(), span", "logprob_bt.detach().double().sum(), span",
-             "step: sign of the logged imitation", CUT),
+             "step: sign of the logged imitation", PLAIN),
     Mutation(STEP, "return torch.stack(parts).sum()", "return torch.stack(parts).mean()", "step: mean of its parts", CUT),
     Mutation(STEP, "kernel_loss(mix([imitation_term", "-kernel_loss(mix([imitation_term", "step: imitation turned", PLAIN),
     Mutation(STEP, "for name, (total, count) in self.pairs.items() if count > 0}",
@@ -59,6 +63,12 @@ MUTATIONS = [
              "step: groups of a micro-batch taken for one", COUNTS),
     Mutation(NORMALISE, "found.vector[start + _known(group.rows)]", "found.vector[_known(group.rows)]",
              "step: every group takes the first one's advantages", SPREAD),
+    # over processes
+    Mutation("trainer/distributed.py", "summed.view_as(parameter)", "(summed / self.size).view_as(parameter)",
+             "step: mean over processes", TOGETHER),
+    Mutation("trainer/distributed.py", "if parameter.grad is None else parameter.grad",
+             "if parameter.grad is not None else parameter",
+             "step: a process without work adds its weights", TOGETHER),
     # weights and rates
     Mutation(RATES, "(1 - settings.final) * share", "settings.final * share", "rate: linear slope", SCHEDULES),
     Mutation(RATES, "math.cos(math.pi * share)", "math.cos(share)", "rate: cosine", SCHEDULES),

@@ -35,6 +35,17 @@ def test_one_process_opens_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not torch.distributed.is_initialized()
 
 
+def test_gradients_of_processes_are_summed_and_none_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = torch.nn.Linear(3, 2)
+    layer.weight.grad = torch.full_like(layer.weight, 2.0)
+    monkeypatch.setattr(
+        torch.distributed, "all_reduce", lambda tensor: tensor.add_(0.5)
+    )  # what the other process holds
+    World(0, 2).sum_gradients(list(layer.parameters()))
+    assert torch.equal(layer.weight.grad, torch.full_like(layer.weight, 2.5))
+    assert torch.equal(layer.bias.grad, torch.full_like(layer.bias, 0.5))
+
+
 def final(made: Any, run: str) -> dict[str, torch.Tensor]:
     return load_file(Path(made.recipe.runs) / run / "final" / "model.safetensors")
 

@@ -59,6 +59,17 @@ def test_matrices_decay_and_vectors_do_not() -> None:
     assert torch.equal(layer.bias, bias)
 
 
+def test_two_steps_of_adamw_are_the_papers_by_hand() -> None:
+    layer, settings = model(), Optimiser(lr=0.1, betas=[0.5, 0.75], weight_decay=0.0)
+    optimiser, expected = build(settings, layer), layer.bias.detach().clone()
+    first, second = 0.0, 0.0
+    for step, gradient in enumerate((1.0, -2.0), start=1):
+        move(optimiser, with_gradient(layer, gradient), 0.1, None, step)
+        first, second = 0.5 * first + 0.5 * gradient, 0.75 * second + 0.25 * gradient**2
+        expected -= 0.1 * (first / (1 - 0.5**step)) / (math.sqrt(second / (1 - 0.75**step)) + 1e-8)
+    torch.testing.assert_close(layer.bias.detach(), expected)
+
+
 def test_the_state_put_back_gives_the_same_next_step() -> None:
     settings, one = Optimiser(lr=0.1), model()
     first = build(settings, one)

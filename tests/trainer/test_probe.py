@@ -10,7 +10,7 @@ import torch
 
 from data.lake import Lake
 from data.refusal import Refusal
-from trainer.forward import Generated, load
+from trainer.forward import Generated, GroupTokens, group_logprobs, load
 from trainer.probe import Prober, prober
 from trainer.sources import resolve
 
@@ -47,13 +47,26 @@ def test_figures_are_means_over_what_was_said(made: Any, monkeypatch: pytest.Mon
     assert figures["probe/n_tokens"] == pytest.approx((len(right) + 1 + 5 * 2) / 6)
 
 
+def test_a_prompt_that_a_component_cannot_judge_is_in_no_mean(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, policy = probe_of(made, probe__split="train")
+    said = Generated(policy.tokenizer("Nólsoy", add_special_tokens=False).input_ids, [0.0], "stop", None)
+    monkeypatch.setattr("trainer.probe.generate", lambda policy, prompts, n, *_: [[said]] * len(prompts))
+    for row in found.rows[:4]:
+        row["references"] = None
+    assert found.measure(policy, 1)["probe/exact"] == 1.0
+
+
 def test_the_kl_to_the_start_is_zero_at_the_start_and_positive_after_a_change(made: Any) -> None:
     found, policy = probe_of(made, probe__kl=True, probe__split="train", probe__max_tokens=8)
     assert abs(found.measure(policy, 1)["probe/kl"]) < 1e-4
     with torch.no_grad():
         policy.model.get_output_embeddings().weight.mul_(2.0)
     before = {name: value.clone() for name, value in policy.model.state_dict().items()}
-    assert found.measure(policy, 1)["probe/kl"] > 0.01
+    drawn = found._answers(policy, 1, greedy=False)
+    groups = [GroupTokens(prompt, [answer.token_ids]) for prompt, answer in zip(found.prompts, drawn, strict=True)]
+    with torch.no_grad():
+        now, then = (group_logprobs(p, groups).double() for p in (policy, load(made.model)))
+    assert 0.01 < found.measure(policy, 1)["probe/kl"] == pytest.approx((now - then).mean().item(), rel=1e-4)
     assert all(torch.equal(before[name], value) for name, value in policy.model.state_dict().items())
 
 

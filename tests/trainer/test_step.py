@@ -40,18 +40,21 @@ def test_a_bc_only_step_is_plain_cross_entropy(made: Any) -> None:
     found = weights(made, "bc", steps=1, replay__answers=6, **BC, **SGD)
     model = AutoModelForCausalLM.from_pretrained(made.model)
     rows = made.lake.read(made.lake.slices("answer_tokens")[0]).to_pylist()
-    count = sum(len(row["token_ids"]) for row in rows)
+    count, total = sum(len(row["token_ids"]) for row in rows), 0.0
     for row in rows:  # one row at a time: no padding, no mask, no code of ours
         ids = torch.tensor([row["prompt_token_ids"] + row["token_ids"]])
         labels = ids.clone()
         labels[:, : len(row["prompt_token_ids"])] = -100
-        (model(input_ids=ids, labels=labels).loss * len(row["token_ids"]) / count).backward()
+        loss = model(input_ids=ids, labels=labels).loss * len(row["token_ids"])
+        (loss / count).backward()
+        total += loss.item()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter -= 0.5 * parameter.grad
     expected = {name: value for name, value in model.state_dict().items() if name in found}
     assert largest(found, start(made)) > 1e-3
     assert largest(found, expected) <= 1e-6
+    assert _metrics(made, "bc")[1]["loss/bc"] == pytest.approx(total / count, rel=1e-5)
 
 
 def hybrid(**changes: Any) -> dict[str, Any]:
@@ -65,6 +68,23 @@ def test_micro_batches_change_nothing(made: Any) -> None:
     many = weights(made, "many", **hybrid(replay__micro_batch_tokens=16))
     assert largest(one, start(made)) > 1e-3
     assert largest(one, many) <= 1e-6
+    told = [_metrics(made, run)[1] for run in ("one", "many")]
+    assert {"loss/bc", "loss/pt", "kl_k3", "grpo/surrogate", "drift/token_ess"} <= told[0].keys()
+    for name in told[0]:
+        if name.startswith(("loss/", "grpo/", "drift/")):
+            assert told[0][name] == pytest.approx(told[1][name], rel=1e-4, abs=1e-6), name
+
+
+def test_a_mixed_step_is_the_sum_of_its_terms_each_with_its_own_denominator(made: Any) -> None:
+    mixed = {"losses__rl": 0.8, "losses__bc": 0.5, "losses__pt": 0.3}
+    alone = {**hybrid(steps=1), **dict.fromkeys((*mixed, "losses__kl"), 0.0)}
+    first = start(made)
+    moved = []
+    for name, terms in (("mixed", mixed), *((term, {term: weight}) for term, weight in mixed.items())):
+        found = weights(made, name, **{**alone, **terms})
+        moved.append(torch.cat([(found[key] - first[key]).flatten() for key in found]))
+    assert min(part.norm() for part in moved) > 1e-3
+    assert (moved[0] - sum(moved[1:])).norm() / moved[0].norm() <= 1e-4
 
 
 def test_a_negated_reward_gives_the_negated_step(made: Any) -> None:
@@ -155,7 +175,7 @@ def test_the_leash_pulls_towards_the_reference(made: Any, publish_rows: Any, shi
         **SGD,
         "steps": 1,
         "losses__rl": 1e-9,
-        "losses__kl": 1.0,
+        "losses__kl": 0.5,
         "replay__prompts": 6,
         "optimiser__lr": 0.05,
     }
@@ -178,6 +198,12 @@ def test_the_leash_pulls_towards_the_reference(made: Any, publish_rows: Any, shi
     with torch.no_grad():
         before, after = (group_logprobs(load(path), items).sum() for path in (made.model, final))
     assert (after - before) * shift > 0
+    policy = load(made.model)
+    group_logprobs(policy, items).mean().backward()  # every token pulls by the same log π/π_ref
+    moved = load_file(Path(final) / "model.safetensors")
+    for name, parameter in policy.model.named_parameters():
+        expected = parameter.detach() + 0.05 * 0.5 * shift * parameter.grad
+        torch.testing.assert_close(moved[name], expected, atol=1e-6, rtol=0)
     assert _metrics(made, "leash")[1]["kl_k3"] == pytest.approx(float(torch.tensor(shift).exp()) - 1 - shift, rel=1e-3)
 
 
