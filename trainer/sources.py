@@ -139,7 +139,9 @@ def _horizon(settings: TrainerSettings) -> int:
     """Steps whose weights say what is needed; how many `epochs` take is known only once the pool is."""
     if settings.replay.epochs is None:
         return settings.steps
-    return 1 + sum(int(phase.get("steps", 0)) for phase in settings.losses.phases)
+    return 2 + sum(
+        int(phase.get("steps", 0)) for phase in settings.losses.phases
+    )  # a line from 0 is above it at its second step
 
 
 def _pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) -> PoolReading:
@@ -305,7 +307,11 @@ def configuration_hash(recipe: TrainerRecipe, reading: Reading) -> str:
         "seed": recipe.seed,
         "start": reading.start.model_id,
         "slices": reading.paths,
-        "probe": {"components": recipe.components, "prompts": asdict(recipe.prompts)}
+        "probe": {
+            "components": recipe.components,
+            "prompts": asdict(recipe.prompts),
+            "sampling": asdict(recipe.sampling),
+        }
         if recipe.trainer.probe.every
         else None,
     }

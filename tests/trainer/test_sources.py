@@ -95,3 +95,17 @@ def test_a_policy_of_a_run_starts_at_its_weights(made: Any, publish_rows: Callab
     assert reading.start.identity["tokenizer"] == resolve(made.with_(**POOL)).start.identity["tokenizer"]
     with pytest.raises(Refusal, match="another policy"):
         resolve(made.with_(policy="run:first", pool="tiny", **POOL))
+
+
+@pytest.mark.parametrize("term", ["rl", "pt"])
+def test_a_weight_that_rises_from_zero_is_read_when_epochs_say_the_steps(made: Any, term: str) -> None:
+    rising = {"from": 0, "to": 1, "steps": 5}
+    weights = {f"losses__{name}": 0.0 for name in ("rl", "bc", "pt", "kl")} | {f"losses__{term}": rising}
+    found = resolve(made.with_(**weights, replay__epochs=2.0))
+    assert found.pool is not None if term == "rl" else found.corpus is not None
+
+
+def test_what_the_probe_may_say_is_part_of_the_configuration(made: Any) -> None:
+    recipe = made.with_(losses__rl=0.0, losses__kl=0.0, losses__bc=0.0, losses__pt=1.0, probe__every=1)
+    shorter = dataclasses.replace(recipe, sampling=dataclasses.replace(recipe.sampling, max_tokens=5))
+    assert configuration_hash(recipe, resolve(recipe)) != configuration_hash(shorter, resolve(shorter))
