@@ -101,6 +101,7 @@ def claim(recipe: Recipe, hash_: str) -> tuple[Run, str]:
             )
         if run.folder.exists() and any(path.name != ".lock" for path in run.folder.iterdir()):
             raise Refusal(f"{run.folder} exists and is no run", "run=ANOTHER_NAME")
+        _refuse_journalled(recipe, run)
         return run, "new"
     same, finished = record["configuration_hash"] == hash_, record["status"] != "running"
     if settings.resume and not same:
@@ -119,6 +120,19 @@ def claim(recipe: Recipe, hash_: str) -> tuple[Run, str]:
     raise Refusal(
         f"run {name} exists" + ("" if finished else " and is not finished"), "run=ANOTHER_NAME" if finished else again
     )
+
+
+def _refuse_journalled(recipe: Recipe, run: Run) -> None:
+    """Refuse a name under which the lake knows a run in another folder: its rows would be replaced."""
+    import pyarrow.parquet as pq
+
+    path = Lake.open(recipe.lake).root / "runs" / "journal" / f"{run.name}.parquet"
+    folders = pq.read_table(path, columns=["folder"]).column(0).to_pylist() if path.is_file() else []
+    for folder in (Path(name) for name in folders if name):
+        if folder.resolve() != run.folder.resolve() and folder.is_dir():
+            raise Refusal(
+                f"run {run.name} exists in this lake, in {folder}", f"run=ANOTHER_NAME, or runs={folder.parent}"
+            )
 
 
 def refuse_unknown(recipe: Recipe) -> None:

@@ -65,6 +65,8 @@ def train(recipe: TrainerRecipe) -> None:
         "status": "running",
     }
     with held(run) if here.first else nullcontext():
+        if here.first and claim(recipe, hash_)[1] != how:  # another process was quicker while the model was loaded
+            raise Refusal(f"run {run.name} was trained by another process meanwhile", "run=ANOTHER_NAME")
         _open(training, record, resumed=how == "resumed")
         _streams(training, cursors)
         _steps(training, record)
@@ -146,7 +148,8 @@ def _step_count(recipe: TrainerRecipe, reading: Reading) -> int:
     if replay.epochs is None:
         return recipe.trainer.steps
     if reading.pool is not None:
-        return math.ceil(replay.epochs * reading.pool.advantages.advantages.figures["groups_kept"] / replay.prompts)
+        starts, in_loss = reading.pool.advantages.group_starts, reading.pool.in_loss
+        return math.ceil(replay.epochs * np.count_nonzero(np.logical_or.reduceat(in_loss, starts)) / replay.prompts)
     if reading.answers is not None:
         return math.ceil(replay.epochs * len(reading.answers) / replay.answers)
     return recipe.trainer.steps
