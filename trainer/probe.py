@@ -135,7 +135,7 @@ def prober(lake: Lake, recipe: TrainerRecipe, reading: Reading, policy: Policy) 
                 f"model's context of {limit}",
                 f"probe.max_tokens={max(1, limit - max(len(p) for p in prompts))}",
             )
-    stops: Any = policy.tokenizer.convert_tokens_to_ids(list(recipe.sampling.stop))
+    stops = [i for text in recipe.sampling.stop for i in policy.tokenizer(text, add_special_tokens=False).input_ids]
     initial = {name: p.detach().clone() for name, p in trained(policy.model).items()} if settings.kl else None
     stop_ids = tuple(dict.fromkeys([*end_token_ids(policy), *stops]))
     return Prober(prompts, rows, components, longest, stop_ids, recipe.seed, settings.sampled, initial)

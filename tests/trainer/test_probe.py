@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,12 @@ def test_a_components_file_that_is_missing_is_refused_before_a_run_begins(made: 
     with pytest.raises(Refusal, match=r"/nowhere/words\.txt"):
         probe_of(made, probe__components=missing)
     assert not Path(made.recipe.runs).exists()
+
+
+def test_a_stop_text_ends_an_answer_as_it_ended_the_samples(made: Any) -> None:
+    recipe = made.with_(losses__rl=0.0, losses__bc=0.0, losses__pt=1.0, probe__every=1)
+    recipe = dataclasses.replace(recipe, sampling=dataclasses.replace(recipe.sampling, stop=["\n"]))
+    policy = load(made.model)
+    found = prober(Lake.open(recipe.lake), recipe, resolve(recipe), policy)
+    (newline,) = policy.tokenizer("\n", add_special_tokens=False).input_ids
+    assert found is not None and newline in found.stop_ids and None not in found.stop_ids
