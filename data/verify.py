@@ -143,12 +143,24 @@ def _being_written(lake: Lake, table: str, name: str) -> bool:
     return False
 
 
+def _shards(lake: Lake, folder: Path) -> tuple[ShardFile, ...]:
+    return read_manifest(lake.root, folder.parent.name, folder.name).shards if (folder / FILE).is_file() else ()
+
+
 def collect(lake: Lake, files: list[Path]) -> int:
-    """Remove files, and folders that this leaves empty; returns the bytes freed."""
+    """Remove files, and folders that this leaves empty; returns the bytes freed.
+
+    Each folder under its slice's lock: a slice that was taken up or finished since `garbage` looked keeps its files."""
     freed = 0
-    for path in files:
-        freed += path.stat().st_size
-        path.unlink()
+    for folder in sorted({path.parent for path in files}):
+        try:
+            with filelock.FileLock(folder.parent / f".{folder.name}.lock", timeout=0):
+                kept = {lake.root / s.file for s in _shards(lake, folder)}
+                for path in (p for p in files if p.parent == folder and p not in kept and p.exists()):
+                    freed += path.stat().st_size
+                    path.unlink()
+        except filelock.Timeout:
+            continue
     for folder in sorted({path.parent for path in files}):
         if folder.name != "journal" and not any(folder.iterdir()):
             folder.rmdir()

@@ -128,3 +128,24 @@ def test_a_slice_that_is_being_written_is_left_alone(lake_copy: Lake) -> None:
     left = _leave(lake_copy)
     with filelock.FileLock(lake_copy.root / "rewards" / ".killed-000000000000.lock"):
         assert garbage(lake_copy) == [left[2]]
+
+
+def test_a_slice_finished_since_garbage_looked_keeps_its_files(lake_copy: Lake) -> None:
+    samples = _samples(lake_copy)
+    manifest = lake_copy.root / samples.table / samples.name / FILE
+    content = manifest.read_bytes()
+    manifest.unlink()
+    files = [path for path in garbage(lake_copy) if path.parent == manifest.parent]
+    assert files
+    manifest.write_bytes(content)
+    assert collect(lake_copy, files) == 0 and all(path.is_file() for path in files)
+
+
+def test_a_slice_taken_up_since_garbage_looked_keeps_its_files(lake_copy: Lake) -> None:
+    samples = _samples(lake_copy)
+    folder = lake_copy.root / samples.table / samples.name
+    (folder / FILE).unlink()
+    files = [path for path in garbage(lake_copy) if path.parent == folder]
+    with filelock.FileLock(folder.parent / f".{folder.name}.lock"):
+        assert collect(lake_copy, files) == 0
+    assert collect(lake_copy, files) > 0 and not any(path.is_file() for path in files)
