@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from pathlib import Path
 
 from data.lake import Lake
@@ -41,6 +42,7 @@ def check(recipe: FactoryRecipe) -> None:
     for name in stages:
         if name not in MODULES:
             raise Refusal(f"no stage named {name!r}: {nearest(name, MODULES)}", f"stages=[{','.join(STAGES)}]")
+    _check_labels(recipe)
     if {"rewards", "selections"} & set(stages):
         _check_rewards(recipe)
     if "evaluate" in stages:
@@ -49,6 +51,25 @@ def check(recipe: FactoryRecipe) -> None:
         for benchmark in recipe.factory.benchmarks.values():
             for metric, spec in benchmark.metrics.items():
                 component(spec, metric)
+
+
+def _check_labels(recipe: FactoryRecipe) -> None:
+    """A label becomes a folder, a column of reward_table and a name in expressions; SQL does not tell A from a."""
+    from data.expression import SAMPLE_COLUMNS
+    from data.views import VIEWS
+
+    taken = {c.name for c in VIEWS["reward_table"].columns} | set(SAMPLE_COLUMNS)
+    imported = (column for source in recipe.factory.imports.values() for column in source.rewards)
+    for label in dict.fromkeys([*recipe.components, *imported]):
+        if not re.fullmatch(r"\w[\w-]*", label):
+            raise Refusal(
+                f"component label {label!r}: letters, digits, dash and underscore only", "rename it in the recipe"
+            )
+        if label.casefold() in taken:
+            raise Refusal(
+                f"component label {label} is a column of samples or of reward_table", "rename it in the recipe"
+            )
+        taken.add(label.casefold())
 
 
 def _check_rewards(recipe: FactoryRecipe) -> None:

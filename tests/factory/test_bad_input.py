@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from data.config import ModelSettings
 from data.lake import Lake
+from data.refusal import Refusal
 from data.verify import verify
 
 PATH = "stages=[prompts,answers,samples,scores,rewards]"
@@ -199,3 +201,16 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(command, small_disk):
     filler.unlink()
     code, _, err = command("stages=[prompts,answers,samples]", f"lake={lake}")
     assert (code, err) == (0, "") and all(p.read_bytes() == content for p, content in made.items())
+
+
+@pytest.mark.parametrize("label", ["topic", "Text", "n_tokens", "a/b", "a.b", ""])
+def test_a_label_that_no_column_can_have_is_refused_before_any_work(recipe, make, change, label):
+    with pytest.raises(Refusal, match="component label"):
+        make(change(recipe, components={label: {"use": "length"}}, reward=None))
+    assert not Path(recipe.lake).exists()
+
+
+def test_labels_that_differ_only_in_case_are_one_column_in_sql(recipe, make, change):
+    both = {"Len": {"use": "length"}, "len": {"use": "length", "unit": "chars"}}
+    with pytest.raises(Refusal, match="component label len"):
+        make(change(recipe, components=both, reward="len"))
