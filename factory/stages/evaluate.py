@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.contract import EVALUATIONS
-from data.keys import hex_id
+from data.keys import digest, hex_id
 from data.lake import Key, Shard
 from data.manifest import Slice
 from data.pool import find_corpora
@@ -53,6 +53,8 @@ def run(context: Context) -> list[Slice]:
 
 def _key(context: Context, role: str, name: str, benchmark: Benchmark, parent: Slice, spec: Mapping[str, Any]) -> Key:
     settings = {"policy": role.removeprefix("run:"), "benchmark": name, "spec": {**asdict(benchmark), **spec}}
+    if benchmark.limit is not None:  # which items are the first depends on the shards before
+        settings["among"] = digest([shard.key for shard in parent.shards])
     return Key(settings, (parent,), {"policy": context.row(role)["model_id"]})
 
 
@@ -195,7 +197,7 @@ def _bits(context: Context, role: str, documents: Mapping[int, str], work: Work)
         work.tally.device = engine.device
         for scored in engine.score(requests):
             found[scored.group_id]["bits"] -= sum(scored.logprobs[0]) / math.log(2)
-            work.tally.add(0, 1 + len(scored.logprobs[0]), len(scored.logprobs[0]))
+            work.tally.add(0, 1, len(scored.logprobs[0]))
     work.done(len(documents))
     return found
 

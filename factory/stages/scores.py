@@ -113,7 +113,7 @@ def score_groups(
     for scored in engine.score([ScoreRequest(g, prompts[g], c) for g, c in completions.items()], temperature):
         found[scored.group_id] = scored.logprobs
         tokens = sum(len(v) for v in scored.logprobs)
-        work.done(len(scored.logprobs), len(prompts[scored.group_id]) + tokens, tokens)
+        work.done(len(scored.logprobs), len(prompts[scored.group_id]), tokens)
     return found
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from data.config import ModelSettings
+from data.config import ModelSettings, PromptSource
 from data.keys import nfc
 from data.refusal import Refusal
 from factory.config import Benchmark, CorpusSource
@@ -143,3 +143,12 @@ def test_a_teacher_of_another_tokenizer_can_be_evaluated(recipe, change, make, w
         change(evaluated(recipe, change, write_rows, policies=["teacher"]), teacher=teacher), "prompts,corpus,evaluate"
     )
     assert len(lake.slices("evaluations")) == 2
+
+
+def test_a_limit_counts_over_all_shards_when_an_earlier_one_changes(recipe, make, change, write_rows, prompt_rows):
+    held = [{**row, "split": "held_out"} for row in prompt_rows]
+    exact = {"exact": {"use": "similarity", "metric": "exact"}}
+    for rows in ([{**held[0], "split": "train"}, *held[1:]], held):
+        one = change(recipe, benchmarks={"held": Benchmark(metrics=exact, limit=3)})
+        one = change(one, prompts=PromptSource(path=write_rows(rows, "p.jsonl")))
+        assert newest(make(one, "prompts,evaluate"), "evaluations").rows == 3

@@ -49,6 +49,15 @@ def test_every_call_that_worked_books_its_tokens(recipe, make):
     assert row["seconds"] > 0 and row["money"] is None and row["device"] == "cpu"
 
 
+def test_a_scored_token_is_booked_once(recipe, make):
+    lake = make(recipe, "prompts,samples,scores")
+    rows = [r for f in (lake.root / "costs" / "journal").iterdir() for r in rows_of(f) if r["stage"] != "prompts"]
+    drawn, *scored = sorted((r for r in rows if r["tokens_out"]), key=lambda r: r["stage"])
+    assert len(scored) == 2 and drawn["stage"] == "samples"
+    for row in scored:
+        assert (row["tokens_in"], row["tokens_out"]) == (drawn["tokens_in"], drawn["tokens_out"])
+
+
 def rows_of(file):
     import pyarrow.parquet as pq
 
