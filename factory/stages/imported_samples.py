@@ -93,7 +93,11 @@ def _groups(context: Context, prompts: Slice, shards: Shards, rescored: bool, so
         table = table.take(pa.array(wanted, pa.int64()))
         ids = prompt_ids(context, "policy", table, 1)
         rows = [
-            {"group_id": _group_id(p, policy["model_id"], settings), "prompt_id": p, "prompt_token_ids": tokens}
+            {
+                "group_id": id64("group", p, policy["model_id"], settings, list(map(_content, shards[shard.index][p]))),
+                "prompt_id": p,
+                "prompt_token_ids": tokens,
+            }
             for p, tokens in zip(table.column("prompt_id").to_pylist(), ids, strict=True)
         ]
         work.done(len(rows))
@@ -106,10 +110,6 @@ def _groups(context: Context, prompts: Slice, shards: Shards, rescored: bool, so
 
 def _content(row: Imported) -> list[Any]:
     return [row.text, row.token_ids, row.logprobs, row.finish_reason]
-
-
-def _group_id(prompt: int, policy: str, settings: dict[str, Any]) -> int:
-    return id64("group", prompt, policy, settings)
 
 
 def _samples(context: Context, groups: Slice, shards: Shards, rescored: bool) -> Slice:
@@ -164,6 +164,8 @@ def token_ids(context: Context, row: Imported) -> list[int]:
         ids = tokens.answer_ids(row.text, ended=row.finish_reason != "length")
         if row.logprobs is not None and len(row.logprobs) == len(ids) - 1 and ids[-1] in tokens.end:
             ids = ids[:-1]
+    if not ids:
+        raise Refusal(f"{row.where}: the completion has no token, not even an end token", "remove that row")
     if row.logprobs is not None and len(row.logprobs) != len(ids):
         raise Refusal(
             f"{row.where}: {len(row.logprobs)} log-probabilities for {len(ids)} tokens; they belong to another tokenizer or text",

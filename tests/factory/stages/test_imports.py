@@ -178,3 +178,21 @@ def test_a_policy_of_other_weights_has_its_own_imported_pool(pool, change, make,
     ours, theirs = lake.slices("samples")
     assert lake.read(ours, ["token_ids"]) == lake.read(theirs, ["token_ids"])
     assert lake.read(ours, ["behaviour_logprobs"]) != lake.read(theirs, ["behaviour_logprobs"])
+
+
+def test_a_completion_without_a_token_is_refused_by_its_row(recipe, change, make, write_rows):
+    rows = [{"prompt": "a", "completion": "", "finish_reason": "length"}, {"prompt": "a", "completion": "til oynna"}]
+    path = write_rows(rows, "empty.jsonl")
+    source = {"p": ImportSource(kind="samples", path=path)}
+    with pytest.raises(Refusal, match=r"row 1: the completion has no token"):
+        make(change(recipe, prompts=PromptSource(path=path), imports=source), "prompts,import")
+
+
+def test_other_completions_of_a_prompt_are_other_groups(recipe, change, make, write_rows):
+    found = []
+    for word in ("oynna", "boat"):
+        path = write_rows([{"prompt": "a", "completion": word}, {"prompt": "a", "completion": "sails"}], "pool.jsonl")
+        source = {"p": ImportSource(kind="samples", path=path)}
+        lake = make(change(recipe, prompts=PromptSource(path=path), imports=source), "prompts,import")
+        found.append(lake.read(lake.slices("groups")[-1], ["group_id"]).to_pylist())
+    assert found[0] != found[1]
