@@ -30,7 +30,11 @@ def run(context: Context) -> Slice | None:
     parents += [s for s in (source.answers, source.answer_tokens) if s is not None]
     parents += source.answer_rewards.values()
     settings = {"reward": recipe.reward, "where": recipe.where}
-    if "_all(" in f"{recipe.reward} {recipe.where}":  # the whole pool decides, so every shard depends on all of it
+    labels = {*source.rewards, *source.answer_rewards}
+    steps = [s for text in (recipe.reward, recipe.where) if text for s in compile_expression(text, labels).steps]
+    if any(
+        step.function == "zscore_all" for step in steps
+    ):  # the whole pool decides, so every shard depends on all of it
         settings["pool"] = digest([[shard.key for shard in parent.shards] for parent in parents])
     selected: list[pa.Table] = []
 
