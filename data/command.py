@@ -121,7 +121,10 @@ class Command:
             raise self.refusal(f"{word!r} is no override of the form key=value")
         if first not in roots | own | groups:
             raise self.refusal(f"no setting named {first!r}: {nearest(first, roots | own | groups)}")
-        if key in EXPRESSIONS and value not in ("null", "") and value[0] not in "\"'":
+        whole = (
+            len(value) > 1 and value[0] in "\"'" and value.find(value[0], 1) == len(value) - 1
+        )  # quoted for Hydra already
+        if key in EXPRESSIONS and value not in ("null", "") and not whole:
             word = key + "='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
         word = word if first in roots or key.partition("@")[0] in groups else f"{self.section}.{word}"
         path, value = word.partition("=")[0].split("."), word.partition("=")[2]

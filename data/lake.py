@@ -83,6 +83,8 @@ class Lake:
     @classmethod
     def open(cls, uri: str | Path = "data/lake", *, must_exist: bool = False) -> Lake:
         """The lake at a folder. With `must_exist`, a folder without tables is refused."""
+        if "://" in str(uri):
+            raise Refusal(f"{uri} is a URL; a lake is a folder here", "lake=FOLDER")
         root = Path(uri)
         if must_exist and not any((root / name).is_dir() for name in TABLES):
             raise Refusal(f"no lake at {uri}", f"python -m factory recipe=demo lake={uri}")

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,8 @@ def _plain(value: Any, type_: pa.DataType) -> Any:
         if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
             return None if value != value else str(value)
         return f"{value:016x}" if value is not None and pa.types.is_uint64(type_) else value
+    if isinstance(value, Decimal):  # a sum of integers is one
+        return int(value) if value == value.to_integral_value() and not type_.scale else float(value)
     if pa.types.is_map(type_):
         return {str(k): _plain(v, type_.item_type) for k, v in value}
     if isinstance(value, list):
@@ -67,7 +70,7 @@ def as_text(table: pa.Table, title: str | None = None) -> str:
 
     shown = Table(box=SIMPLE, pad_edge=False)
     for field in table.schema:
-        right = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        right = any(is_(field.type) for is_ in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal))
         shown.add_column(Text(field.name), justify="right" if right and not pa.types.is_uint64(field.type) else "left")
     for row in plain_rows(table):
         shown.add_row(*(Text(_cell(value)) for value in row.values()))

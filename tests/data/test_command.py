@@ -165,3 +165,10 @@ def test_mappings_are_found_at_every_depth():
     assert in_mapping(FactoryRecipe, ["factory", "corpus", "plain", "path"])
     assert not in_mapping(Recipe, ["prompts", "path"])
     assert not in_mapping(Recipe, ["components"])
+
+
+@pytest.mark.parametrize("text", ["'stop' = finish_reason", "'a' = 'b'", '"my label" + 1', "'in quotes for Hydra'"])
+def test_an_expression_may_begin_with_a_quote(composed, text):
+    command, kept = composed
+    assert command.main(["recipe=demo", f"where={text}"]) == 0
+    assert kept[0].where == (text if text != "'in quotes for Hydra'" else "in quotes for Hydra")

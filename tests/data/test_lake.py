@@ -173,3 +173,8 @@ def test_a_journal_file_of_the_same_name_replaces_the_older(lake_copy: Lake) -> 
     assert lake_copy.sql("SELECT count(*) AS n FROM metrics WHERE run = 'r1'").to_pylist() == [{"n": 1}]
     with pytest.raises(ValueError, match="derived"):
         lake_copy.append("samples", rows, "r1")
+
+
+def test_a_url_is_no_folder() -> None:
+    with pytest.raises(Refusal, match="is a URL"):
+        Lake.open("s3://bucket/lake")

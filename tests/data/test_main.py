@@ -73,6 +73,8 @@ def test_lists_maps_and_times_survive_json(lake: Lake, capfd: pytest.CaptureFixt
     )
     odd = "SELECT 'nan'::DOUBLE AS a, 18446744073709551615::UBIGINT AS b, 'a\nb' AS c"
     assert json.loads(_ran(capfd, "sql", odd, *where)) == [{"a": None, "b": "f" * 16, "c": "a\nb"}]
+    sums = "SELECT sum(v) AS whole, 0.5 AS half FROM (VALUES (1), (2)) t(v)"
+    assert json.loads(_ran(capfd, "sql", sums, *where)) == [{"whole": 3, "half": 0.5}]
 
 
 def test_tables_lists_every_table_and_view(lake: Lake, empty_lake: Lake, capfd: pytest.CaptureFixture[str]) -> None:
