@@ -120,6 +120,6 @@ def test_answers_of_other_prompts_teach_nothing(mine: Any) -> None:
         mine.trainer("recipe=demo", f"run={run}", *words)
     mine.factory("recipe=demo", "stages=[evaluate]", f"policies=[student,{','.join(f'run:{run}' for run in runs)}]")
     board = mine.sql("SELECT policy, value FROM leaderboard WHERE benchmark = 'held_out' AND metric = 'exact'")
-    exact = {row["policy"].removeprefix("run:"): row["value"] for row in board}
+    exact = {row["policy"]: row["value"] for row in board}
     assert exact["permuted"] <= exact["student"] + 0.05
     assert exact["own"] > exact["student"] + 0.1, "the prompts' own answers do teach"
