@@ -1,8 +1,8 @@
 # `make` prints the targets. Nothing is needed beforehand but make and Python 3.11 or newer.
 PYTHON ?= python3
 RUN := .venv/bin/python
-# one thread a worker: two that spin on shared cores are ten times slower; --dist loadgroup keeps the demo of the tests with one
-PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadgroup
+# one thread a worker, since two that spin on shared cores are far slower; whole files to a worker, so that what a file makes is made once
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 SOURCES := data factory trainer tests
 
 .DEFAULT_GOAL := help
