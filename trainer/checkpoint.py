@@ -96,11 +96,15 @@ def prune(folder: Path, keep: int, best: int | None) -> None:
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest complete checkpoint, or None; leftovers of killed ones are removed."""
-    for leftover in folder.glob(".*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    """The newest complete checkpoint, or None."""
     found = steps(folder)
     return folder / f"{PREFIX}{found[-1]}" if found else None
+
+
+def clear(folder: Path) -> None:
+    """Remove what killed checkpoints left. Only for who holds the run: a live one is writing such a folder."""
+    for leftover in folder.glob(".*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:

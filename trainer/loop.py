@@ -171,6 +171,7 @@ def _open(training: Training, record: Mapping[str, Any], *, resumed: bool) -> No
     """Make the run's folder; the advantages lie in it as they were trained on."""
     run = training.run
     if training.world.first:
+        checkpoint.clear(run.folder)
         run.write_record(record)
         if training.reading.pool is not None:
             with disk(run.folder):
