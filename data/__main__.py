@@ -114,7 +114,10 @@ def verify(lake: LakeOption = DEFAULT_LAKE) -> None:
     typer.echo(", ".join(f"{name} {count}" for name, count in result.counts.items()) or "nothing to verify")
     if result.faults:
         shown = "; ".join(result.faults[:5]) + ("; …" if len(result.faults) > 5 else "")
-        raise Refusal(f"{len(result.faults)} faults: {shown}", "run the factory's stages of those slices again")
+        raise Refusal(
+            f"{len(result.faults)} faults: {shown}",
+            "remove the damaged files, then run the factory's stages of those slices again",
+        )
     typer.echo("no faults")
 
 

@@ -107,9 +107,12 @@ class Lake:
         return read_manifest(self.root, table, name)
 
     def find(self, table: str, key: Key, *, label: str | None = None) -> Slice | None:
-        """The complete slice of exactly this key, or None. A label picks among slices of the same content."""
+        """The complete slice of exactly this key, or None: a slice whose files are gone is to be made again.
+
+        A label picks among slices of the same content."""
         suffix = key.suffix(table)
-        matches = [s for s in self.slices(table, label=label) if s.name.endswith(suffix)]
+        named = [s for s in self.slices(table, label=label) if s.name.endswith(suffix)]
+        matches = [s for s in named if all(file.is_file() for file in s.files)]
         return matches[-1] if matches else None
 
     def renew(self, slice_: Slice) -> Slice:
@@ -246,14 +249,16 @@ class Publisher:
         """Write the manifest, last. A slice that was complete before is returned as it is."""
         if pending := self.pending():
             raise ValueError(f"{self.table.name}/{self.name}: {len(pending)} shards are not made yet")
-        if (self.folder / FILE).is_file():
-            return read_manifest(self.lake.root, self.table.name, self.name)
+        shards = tuple(self._made[i] for i in range(len(self.shards)))
+        there = (self.folder / FILE).is_file()
+        if there and (older := read_manifest(self.lake.root, self.table.name, self.name)).shards == shards:
+            return older
         slice_ = Slice(
             root=self.lake.root,
             table=self.table.name,
             name=self.name,
             label=self.label,
-            shards=tuple(self._made[i] for i in range(len(self.shards))),
+            shards=shards,
             settings=dict(self.key.settings),
             models=dict(self.key.models),
             parents=tuple(parent.path for parent in self.key.parents),

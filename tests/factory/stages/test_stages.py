@@ -13,6 +13,7 @@ from data.config import AnswerSampling, ModelSettings, PromptSource, Sampling
 from data.fingerprint import identity
 from data.keys import nfc
 from data.refusal import Refusal
+from data.verify import verify
 from factory.config import ImportSource
 
 PATH = "prompts,answers,samples,scores,rewards,selections"
@@ -452,3 +453,15 @@ def test_end_tokens_are_those_of_the_forward_path(tiny_model):
     for family in ("llama", "gpt2", "gemma3"):
         model = ModelSettings(path=tiny_model(family))
         assert set(Tokens.open(model, Path(model.path)).end) == set(forward.end_token_ids(forward.load(model.path)))
+
+
+def test_a_shard_that_is_gone_is_made_again_byte_by_byte(recipe, make, change, hashes, capsys):
+    lake = make(recipe, "prompts,samples")
+    make(change(recipe, pool="twin"), "samples")  # its slices name the files of the first
+    before, samples = hashes(lake), newest(lake, "samples")
+    samples.files[0].unlink()
+    assert verify(lake).faults
+    for label in (None, "twin"):
+        make(change(recipe, pool=label), "samples")
+    assert not verify(lake).faults
+    assert set(hashes(lake).values()) == set(before.values())
