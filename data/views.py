@@ -85,7 +85,7 @@ VIEWS: dict[str, View] = {
         ),
         View(
             "leaderboard",
-            "policy × benchmark × metric",
+            "policy × benchmark × metric of a recipe",
             (
                 Column("policy", pa.string(), "student, teacher, or a run's name"),
                 Column("benchmark", pa.string(), "benchmark; 'probe' for a run's probe"),
@@ -94,6 +94,9 @@ VIEWS: dict[str, View] = {
                 Column("n", pa.int64(), "items in the mean; null for a probe"),
                 Column("source", pa.string(), "evaluation, or probe (the run's last)"),
                 Column("step", pa.int32(), "the probe's step; null for an evaluation"),
+                Column(
+                    "recipe", pa.string(), "recipe that it was measured for; null for a probe of an unpublished run"
+                ),
             ),
         ),
         View(
@@ -238,28 +241,29 @@ def _leaderboard(lake: Lake) -> Definition:
     if not slices and not journal_files(lake, "metrics"):
         raise Refusal("leaderboard has no data yet: no evaluation and no run", f"{DEMO} 'stages=[evaluate]'")
     order = ", ".join(f"({literal(s.name)}, {i})" for i, s in enumerate(slices)) or "('', 0)"
-    return Definition(_LEADERBOARD.format(order=order), needs=("evaluations", "metrics"))
+    return Definition(_LEADERBOARD.format(order=order), needs=("evaluations", "metrics", "runs"))
 
 
 _LEADERBOARD = """
 WITH latest AS (
     SELECT e.* FROM evaluations e JOIN (VALUES {order}) o(slice, ordinal) USING (slice)
-    QUALIFY o.ordinal = max(o.ordinal) OVER (PARTITION BY policy, benchmark)),
+    QUALIFY o.ordinal = max(o.ordinal) OVER (PARTITION BY label, policy, benchmark)),
 entries AS (
-    SELECT policy, benchmark, map_contains(metrics, 'bits') AND map_contains(metrics, 'bytes') AS likelihood,
+    SELECT label, policy, benchmark, map_contains(metrics, 'bits') AND map_contains(metrics, 'bytes') AS likelihood,
            unnest(map_entries(metrics)) AS m FROM latest),
 probes AS (
     SELECT run, step, value, string_split(name, '/') AS path FROM metrics
     WHERE starts_with(name, 'probe/') AND value IS NOT NULL
     QUALIFY step = max(step) OVER (PARTITION BY run))
 SELECT policy, benchmark, m.key AS metric, avg(m.value) AS value, count(m.value) AS n, 'evaluation' AS source,
-       NULL::INTEGER AS step
+       NULL::INTEGER AS step, label AS recipe
 FROM entries WHERE NOT (likelihood AND m.key IN ('bits', 'bytes')) GROUP BY ALL
 UNION ALL
-SELECT policy, benchmark, 'bits_per_byte', sum(metrics['bits']) / sum(metrics['bytes']), count(*), 'evaluation', NULL
+SELECT policy, benchmark, 'bits_per_byte', sum(metrics['bits']) / sum(metrics['bytes']), count(*), 'evaluation', NULL, label
 FROM latest WHERE map_contains(metrics, 'bits') AND map_contains(metrics, 'bytes') GROUP BY ALL
 UNION ALL
-SELECT run, array_to_string(path[:-2], '/'), path[-1], value, NULL, 'probe', step FROM probes
+SELECT run, array_to_string(path[:-2], '/'), path[-1], value, NULL, 'probe', step, recipe
+FROM probes LEFT JOIN (SELECT run, any_value(recipe) AS recipe FROM runs GROUP BY run) USING (run)
 """
 
 

@@ -18,10 +18,16 @@ Publish = Callable[..., Slice]
 
 
 def _publish(
-    lake: Lake, table: str, shards: Sequence[Mapping[str, list[Any]]], *, label: str, parents: tuple[Slice, ...] = ()
+    lake: Lake,
+    table: str,
+    shards: Sequence[Mapping[str, list[Any]]],
+    *,
+    label: str,
+    parents: tuple[Slice, ...] = (),
+    content: str = "",
 ) -> Slice:
     """Publish columns as shards; the key holds the label, so that labels never share content by accident."""
-    contents = tuple(f"{label}-{i}" for i in range(len(shards))) if not parents else ()
+    contents = tuple(f"{label}{content}-{i}" for i in range(len(shards))) if not parents else ()
     key = Key({"label": label}, parents=parents, contents=contents)
     schema = TABLES[table].schema
     with lake.publish(table, key, label=label) as publisher:
@@ -160,11 +166,17 @@ def _evaluations(lake: Lake) -> None:
             "metrics": [list(m.items()) for m in metrics],
         }
 
-    _publish(lake, "evaluations", [rows("student", "demo", [{"exact_match": 1.0}, {"exact_match": 0.0}])], label="old")
+    _publish(
+        lake,
+        "evaluations",
+        [rows("student", "demo", [{"exact_match": 1.0}, {"exact_match": 0.0}])],
+        label="demo",
+        content="old",
+    )
     newer = [{"exact_match": 1.0}, {"exact_match": 1.0, "f1": 0.5}, {"exact_match": 0.0}]
-    _publish(lake, "evaluations", [rows("student", "demo", newer)], label="new")
+    _publish(lake, "evaluations", [rows("student", "demo", newer)], label="demo", content="new")
     fit = [{"bits": 30.0, "bytes": 10.0}, {"bits": 10.0, "bytes": 30.0}]
-    _publish(lake, "evaluations", [rows("student", "fit", fit)], label="fit")
+    _publish(lake, "evaluations", [rows("student", "fit", fit)], label="other")
 
 
 def _make(root: Path) -> Lake:

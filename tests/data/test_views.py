@@ -71,12 +71,12 @@ def test_best_of_n_takes_the_lowest_index_among_equals(lake: Lake) -> None:
 def test_leaderboard_is_the_newest_evaluation_and_each_runs_last_probe(lake: Lake) -> None:
     rows = lake.sql("SELECT * FROM leaderboard ORDER BY policy, benchmark, metric").to_pylist()
     assert [tuple(r.values()) for r in rows] == [
-        ("r1", "probe", "exact_match", 0.5, None, "probe", 10),
-        ("r1", "probe", "language", 0.75, None, "probe", 10),
-        ("r2", "probe", "exact_match", 0.125, None, "probe", 3),
-        ("student", "demo", "exact_match", pytest.approx(2 / 3), 3, "evaluation", None),
-        ("student", "demo", "f1", 0.5, 1, "evaluation", None),
-        ("student", "fit", "bits_per_byte", 1.0, 2, "evaluation", None),
+        ("r1", "probe", "exact_match", 0.5, None, "probe", 10, "demo"),
+        ("r1", "probe", "language", 0.75, None, "probe", 10, "demo"),
+        ("r2", "probe", "exact_match", 0.125, None, "probe", 3, None),
+        ("student", "demo", "exact_match", pytest.approx(2 / 3), 3, "evaluation", None, "demo"),
+        ("student", "demo", "f1", 0.5, 1, "evaluation", None, "demo"),
+        ("student", "fit", "bits_per_byte", 1.0, 2, "evaluation", None, "other"),
     ]
 
 
@@ -164,3 +164,21 @@ def test_a_policy_measured_again_under_its_name_replaces_its_older_evaluation(tm
         {"model_id": "m1", "exact": 1.0}
     ]
     assert lake.sql("SELECT value FROM leaderboard").to_pylist() == [{"value": 1.0}]
+
+
+def test_recipes_that_share_the_names_of_policy_and_benchmark_stand_side_by_side(tmp_path: Path) -> None:
+    lake = Lake.open(tmp_path)
+    for recipe, value in (("one", 0.0), ("two", 1.0)):
+        row = {
+            "policy": "student",
+            "model_id": "m",
+            "benchmark": "held_out",
+            "item": "i",
+            "metrics": [("exact", value)],
+        }
+        key = Key({"policy": "student", "benchmark": "held_out"}, models={"policy": "m"}, contents=(recipe,))
+        with lake.publish("evaluations", key, label=recipe) as publisher:
+            publisher.write(publisher.pending()[0], pa.Table.from_pylist([row], schema=TABLES["evaluations"].schema))
+            publisher.finish()
+    rows = lake.sql("SELECT recipe, value FROM leaderboard ORDER BY recipe").to_pylist()
+    assert rows == [{"recipe": "one", "value": 0.0}, {"recipe": "two", "value": 1.0}]
