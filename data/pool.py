@@ -75,12 +75,10 @@ def answer_tokens_key(answers: Slice, prompts: Slice, student: Mapping[str, Any]
     return Key({}, (answers, prompts), {k: student[k] for k in ("tokenizer", "chat_template")})
 
 
-def find_model(lake: Lake, model: ModelSettings) -> str:
-    """model_id of a model by its settings alone, from `models`: its folder need not be there."""
-    found = lake.slices("models", model=asdict(model))
-    if not found:
-        raise Refusal(f"{lake.root} knows no model {model.path}", "run the factory's stages for this recipe first")
-    return found[-1].models["model"]
+def find_model(lake: Lake, model: ModelSettings | None) -> str | None:
+    """model_id of a model by its settings alone, from `models`: its folder need not be there. None where it is not known."""
+    known = lake.slices("models", model=asdict(model)) if model else []
+    return known[-1].models["model"] if known else None
 
 
 def find_prompts(lake: Lake, recipe: Recipe) -> Slice:
@@ -159,13 +157,7 @@ def _is_own(lake: Lake, recipe: Recipe, name: str, slice_: Slice, parent: str) -
     scorer = lake.slice(parent).models["scorer"]
     if recipe.components[name].get("scorer") == "policy":
         return scorer == lake.slice(slice_.parents[0]).models["policy"]
-    return scorer == _teacher(lake, recipe)
-
-
-def _teacher(lake: Lake, recipe: Recipe) -> str | None:
-    """model_id of the recipe's teacher; its folder need not be there."""
-    known = lake.slices("models", model=asdict(recipe.teacher)) if recipe.teacher else []
-    return known[-1].models["model"] if known else None
+    return scorer == find_model(lake, recipe.teacher)
 
 
 def find_answers(lake: Lake, recipe: Recipe, prompts: Slice) -> Slice | None:
@@ -178,7 +170,7 @@ def find_answers(lake: Lake, recipe: Recipe, prompts: Slice) -> Slice | None:
     imports = any(_fields(source).get("kind") == "answers" for source in (section.get("imports") or {}).values())
     if recipe.teacher is None or imports:
         return imported[-1] if imported else None
-    teacher, sampling = _teacher(lake, recipe), asdict(recipe.answers)
+    teacher, sampling = find_model(lake, recipe.teacher), asdict(recipe.answers)
     asked = [s for s in there if s.models.get("teacher") == teacher and s.settings.get("sampling") == sampling]
     own = [s for s in asked if s.settings["seed"] == recipe.seed]
     found = own or asked or (imported if not section else [])
@@ -197,13 +189,13 @@ def find_answer_tokens(lake: Lake, recipe: Recipe, answers: Slice, prompts: Slic
 
 
 def find_corpora(lake: Lake, recipe: Recipe, tokenizer: str) -> list[Slice]:
-    """The recipe's corpora in this tokenizer: the newest slice of each source that its factory section names.
+    """The recipe's corpora in this tokenizer, kept clear of its own prompts: the newest slice of each source that it names.
 
     A recipe without such a section takes the newest slice of every corpus in the lake."""
     section = {} if recipe.factory is None else _section(recipe.factory)
     named = {name: _fields(source) for name, source in (section.get("corpus") or {}).items()}
-    newest = {}
-    for slice_ in lake.slices("corpus"):
+    newest, clear_of = {}, prompts_settings(recipe)["source"]
+    for slice_ in lake.slices("corpus", clear_of=clear_of) if named else lake.slices("corpus"):
         source = slice_.settings.get("source", {})
         wanted = named.get(slice_.label)
         if slice_.models.get("tokenizer") == tokenizer and (
