@@ -18,7 +18,7 @@ from data.contract import CORPUS
 from data.keys import digest, id64, nfc
 from data.lake import Key, Shard
 from data.manifest import Slice
-from data.pool import find_prompts
+from data.pool import find_prompts, prompts_settings
 from data.refusal import Refusal
 from factory.config import CorpusSource
 from factory.context import Context, Work
@@ -54,7 +54,8 @@ def _publish(context: Context, name: str, source: CorpusSource, held_out: set[Gr
     size = context.settings.shard_groups
     shards = [documents[i : i + size] for i in range(0, len(documents), size)]
     contents = tuple(digest(shard) for shard in shards)
-    key = Key({"source": asdict(source)}, (), {"tokenizer": student["tokenizer"]}, contents)
+    settings = {"source": asdict(source), "clear_of": prompts_settings(context.recipe)["source"]}
+    key = Key(settings, (), {"tokenizer": student["tokenizer"]}, contents)
 
     def compute(shard: Shard, work: Work) -> pa.Table:
         tokens, rows = context.tokens("student"), []
