@@ -39,7 +39,7 @@ from data import Lake
 
 lake = Lake.open("data/lake")
 lake.sql("SELECT pool, count(*) AS n FROM reward_table GROUP BY pool")  # an Arrow table
-lake.scan("samples", label="demo")                                      # a polars LazyFrame
+lake.scan("samples", label="demo")  # a polars LazyFrame
 ```
 
 ## How it lies on disk
