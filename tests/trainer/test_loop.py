@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from data.refusal import Refusal
 from trainer import loop
 from trainer.loop import train
+from trainer.sources import resolve
 
 HYBRID = {
     "objective": "seq_tis",
@@ -233,3 +235,14 @@ def test_phases_read_only_what_they_weigh(made: Any) -> None:
     rows = metrics(made, "phases")
     assert ["drift/token_ess" in row for row in rows] == [False, False, True]
     assert ["loss/pt" in row for row in rows] == [False, False, True]
+
+
+def test_epochs_count_the_groups_that_have_a_sample_in_the_loss(made: Any) -> None:
+    recipe = made.with_(losses__bc=0.0, losses__pt=0.0, replay__epochs=2.0, replay__prompts=1)
+    reading = resolve(recipe)
+    assert reading.pool is not None
+    starts, in_loss = reading.pool.advantages.group_starts, reading.pool.in_loss.copy()
+    assert loop._step_count(recipe, reading) == 2 * len(starts)
+    in_loss[: starts[1]] = False  # the first group's samples were all cut by length
+    reading.pool = dataclasses.replace(reading.pool, in_loss=in_loss)
+    assert loop._step_count(recipe, reading) == 2 * (len(starts) - 1)

@@ -465,3 +465,9 @@ def test_a_shard_that_is_gone_is_made_again_byte_by_byte(recipe, make, change, h
         make(change(recipe, pool=label), "samples")
     assert not verify(lake).faults
     assert set(hashes(lake).values()) == set(before.values())
+
+
+@pytest.mark.parametrize("reward", ["zscore_all(chrf)", "ZSCORE_ALL (chrf)"])
+def test_a_selection_over_the_whole_pool_is_named_by_all_of_it(recipe, make, change, reward):
+    lake = make(change(recipe, reward=reward), "prompts,answers,samples,scores,rewards,selections")
+    assert "pool" in newest(lake, "selections").settings
