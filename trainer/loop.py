@@ -34,7 +34,7 @@ from trainer.replay import Documents, table_source
 from trainer.sources import Reading, configuration, configuration_hash, pool_source, resolve
 from trainer.state import Training
 from trainer.step import Method, run_step
-from trainer.stop import Stopper, parse
+from trainer.stop import Stopper, parse, refuse_unmeasured
 from trainer.stream import Stream
 
 ADVANTAGES = "advantages.npy"
@@ -90,6 +90,8 @@ def prepare(
     if reading.answers is not None:
         reading.answers = fitting(reading.answers, context_length(policy), reading.notes)
     probe = prober(Lake.open(recipe.lake), recipe, reading, policy)
+    watched = [*(rule.metric for rule in parse(settings.stop)), settings.checkpoint.best]
+    refuse_unmeasured(watched, probe.metrics if probe else [])
     if saved is not None:
         start = reading.start.settings
         policy = load(str(saved), dtype=start.dtype, trust_remote_code=start.trust_remote_code)

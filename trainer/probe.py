@@ -54,6 +54,13 @@ class Prober:
     initial: dict[str, Tensor] | None
     """Starting weights, where KL(π‖π_0) is measured."""
 
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics that `measure` may give."""
+        names = ["n_tokens", "truncated", *(item.name for item in self.components)]
+        prefixes = ["probe", *(["probe_sampled"] if self.sampled else [])]
+        return [f"{prefix}/{name}" for prefix in prefixes for name in names] + (["probe/kl"] if self.initial else [])
+
     def measure(self, policy: Policy, step: int) -> dict[str, float]:
         """Means over the prompts by name; a component that scored nothing is absent, never 0."""
         figures = self._figures("probe", policy, self._answers(policy, step, greedy=True))

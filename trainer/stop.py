@@ -5,7 +5,7 @@ null is never zero."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,16 @@ class Rule:
 def parse(rules: list[Any]) -> list[Rule]:
     """Rules from the recipe's list; Refusal for a missing metric, an unknown key or a rule without an end."""
     return [_rule(rule) for rule in rules]
+
+
+def refuse_unmeasured(metrics: Iterable[str | None], measured: Collection[str]) -> None:
+    """Refuse a probe's metric that this run never measures: its rule would be silent for ever."""
+    for metric in metrics:
+        if metric is not None and metric.startswith("probe") and metric not in measured:
+            known = nearest(metric, measured) if measured else "probe.every is null"
+            raise Refusal(
+                f"stop or checkpoint.best names {metric}, which no probe of this run measures: {known}", _NEXT
+            )
 
 
 def _rule(rule: Any) -> Rule:

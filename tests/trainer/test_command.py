@@ -67,6 +67,8 @@ def hashes(made: Any) -> dict[str, str]:
         (["run=a/b", *BC], "letters, digits"),
         (["lake=/tmp/no/lake/here", *BC], "no prompts"),
         (["stop=[{metric: loss/bc}]", *BC], "no above, no below"),
+        (["stop=[{metric: probe/n_tokns, above: 1}]", "probe.every=1", *BC], "did you mean 'probe/n_tokens'"),
+        (["checkpoint.best=probe/exact", *BC], "probe.every is null"),
         (["probe.every=1", "probe.components={t: {use: teacher_loglik}}", *BC], "needs scores"),
         (["probe.every=1", "probe.components={t: {use: similarty}}", *BC], "similarity"),
         (["probe.every=1", "probe.max_tokens=5000", *BC], "longer than the model's context of 512"),
