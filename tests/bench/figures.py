@@ -61,7 +61,9 @@ def interleaved(
 def in_child(script: str, *arguments: str) -> dict[str, float]:
     """The JSON that a script of this folder prints when it is run alone: peaks of memory are not shared with others."""
     command = [sys.executable, str(Path(__file__).parent / script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{script} {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
