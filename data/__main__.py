@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from data.refusal import Refusal, nearest
 
@@ -158,12 +159,28 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     try:
-        app([a for a in given if a != "--debug"], prog_name="python -m data")
+        code = app([a for a in given if a != "--debug"], prog_name="python -m data", standalone_mode=False)
+    except typer.Abort as error:
+        raise SystemExit(130) from error
+    except TyperException as error:
+        if debug:
+            raise
+        subcommand = "".join(
+            f" {c.callback.__name__}"
+            for c in app.registered_commands
+            if c.callback and c.callback.__name__ in given[:1]
+        )
+        refusal = Refusal(error.format_message(), f"python -m data{subcommand} --help")
+        print(
+            refusal if given else error.format_message(), file=sys.stderr
+        )  # without arguments the message is the help
+        raise SystemExit(2) from error
     except Refusal as error:
         if debug:
             raise
         print(error, file=sys.stderr)
         raise SystemExit(2) from error
+    raise SystemExit(code or 0)
 
 
 if __name__ == "__main__":
