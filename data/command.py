@@ -67,6 +67,7 @@ class Command:
         """Compose the recipe with Hydra and call the body, once per job of a sweep."""
         words = self.prepared(argv)
         import hydra
+        import yaml
         from hydra.core.config_store import ConfigStore
         from hydra.errors import HydraException
         from omegaconf import OmegaConf
@@ -80,6 +81,8 @@ class Command:
                 return
             try:
                 self.body(OmegaConf.to_object(config))
+            except OmegaConfBaseException as error:  # a value that the recipe does not give
+                refusals.append(self.translated(error))
             except Refusal as refusal:
                 refusals.append(refusal)
 
@@ -91,6 +94,8 @@ class Command:
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.section)(job)()
             except (HydraException, OmegaConfBaseException) as error:
                 raise self.translated(error) from error
+            except yaml.MarkedYAMLError as error:
+                raise self.refusal(f"a recipe is no YAML: {' '.join(str(error).split())}") from error
         if refusals:
             raise refusals[0]
 
@@ -109,6 +114,10 @@ class Command:
                 raise self.refusal(
                     f"no recipe named {name!r}: {nearest(name, available)}", f"recipe={next(iter(available))}"
                 )
+            try:
+                available[name].read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise self.refusal(f"recipe {available[name]} is no text: {error}") from error
         return [*flags, *words]
 
     def _override(self, word: str) -> str:
