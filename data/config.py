@@ -10,6 +10,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from data.refusal import in_range
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -50,6 +52,9 @@ class PromptSource:
     system: str | None = None
     """A system message put before every prompt."""
 
+    def __post_init__(self) -> None:
+        in_range("prompts.limit", self.limit, 1)
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -70,6 +75,13 @@ class Sampling:
     stop: list[str] = field(default_factory=list)
     """Further token texts that end a sample, beside the model's own end tokens."""
 
+    def __post_init__(self) -> None:
+        in_range("sampling.temperature", self.temperature, 0)
+        in_range("sampling.top_p", self.top_p, 1e-9, 1)
+        in_range("sampling.top_k", self.top_k, 0)
+        in_range("sampling.max_tokens", self.max_tokens, 1)
+        in_range("sampling.repetition_penalty", self.repetition_penalty, 1e-9)
+
 
 @dataclass(frozen=True)
 class AnswerSampling:
@@ -83,6 +95,11 @@ class AnswerSampling:
     """Nucleus mass."""
     max_tokens: int = 256
     """Longest answer, in the teacher's tokens."""
+
+    def __post_init__(self) -> None:
+        in_range("answers.temperature", self.temperature, 0)
+        in_range("answers.top_p", self.top_p, 1e-9, 1)
+        in_range("answers.max_tokens", self.max_tokens, 1)
 
 
 @dataclass(frozen=True)

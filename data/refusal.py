@@ -5,6 +5,7 @@ Every command prints it as at most three lines (what and where, then the next co
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -23,6 +24,12 @@ class Refusal(Exception):
     def __str__(self) -> str:
         what, next_command = self.args
         return f"error: {what}\n       next: {next_command}"
+
+
+def in_range(name: str, value: float | None, low: float, high: float = math.inf, *, command: str = "factory") -> None:
+    """Refuse a number below `low`, above `high`, or not finite; None is off and passes."""
+    if value is not None and not (math.isfinite(value) and low <= value <= high):
+        raise Refusal(f"{name}={value} is outside {low:g} … {high:g}", f"python -m {command} --help")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from data.config import Recipe
+from data.refusal import in_range
 
 STAGES = ("prompts", "import", "answers", "samples", "scores", "rewards", "selections", "corpus", "evaluate")
 
@@ -26,6 +27,11 @@ class EngineSettings:
     """Models held in memory at once; the one used longest ago makes room."""
     flops: float = 2e14
     """Sustained floating-point operations a second that estimate=true assumes of one GPU."""
+
+    def __post_init__(self) -> None:
+        in_range("engine.batch_tokens", self.batch_tokens, 1)
+        in_range("engine.resident", self.resident, 1)
+        in_range("engine.flops", self.flops, 1)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,9 @@ class ImportSource:
     n: int | None = None
     """At most so many samples or answers a prompt."""
 
+    def __post_init__(self) -> None:
+        in_range("imports.NAME.n", self.n, 1)
+
 
 @dataclass(frozen=True)
 class CorpusSource:
@@ -71,6 +80,10 @@ class CorpusSource:
     limit: int | None = None
     """Only the first so many documents."""
 
+    def __post_init__(self) -> None:
+        in_range("corpus.NAME.held_out", self.held_out, 0, 1)
+        in_range("corpus.NAME.limit", self.limit, 1)
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -88,6 +101,10 @@ class Benchmark:
     """Only the first so many items."""
     max_tokens: int | None = None
     """Longest answer; null: as the pool's samples."""
+
+    def __post_init__(self) -> None:
+        in_range("benchmarks.NAME.limit", self.limit, 1)
+        in_range("benchmarks.NAME.max_tokens", self.max_tokens, 1)
 
 
 @dataclass(frozen=True)
@@ -123,6 +140,9 @@ class FactorySettings:
     """Whom `evaluate` measures: student, teacher, run:NAME; empty: the recipe's policy."""
     engine: EngineSettings = field(default_factory=EngineSettings)
     """What runs the models."""
+
+    def __post_init__(self) -> None:
+        in_range("shard_groups", self.shard_groups, 1)
 
 
 @dataclass(frozen=True)

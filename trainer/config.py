@@ -5,26 +5,23 @@ when a recipe is composed. Every field's meaning is the line under it; `--help` 
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from data import refusal
 from data.config import Recipe
 from data.refusal import Refusal, nearest
 
 _NEXT = "python -m trainer recipe=demo"
+in_range = functools.partial(refusal.in_range, command="trainer")
 
 
 def one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
     """Refuse a word that is none of the known ones."""
     if value not in known:
         raise Refusal(f"{name}={value}: {nearest(str(value), known)}", f"{_NEXT} {name}={known[0]}")
-
-
-def in_range(name: str, value: float | None, low: float, high: float = math.inf) -> None:
-    """Refuse a number below `low`, above `high`, or not finite; None is off and passes."""
-    if value is not None and not (math.isfinite(value) and low <= value <= high):
-        raise Refusal(f"{name}={value} is outside {low:g} … {high:g}", f"{_NEXT} --help")
 
 
 @dataclass(frozen=True)
@@ -88,6 +85,8 @@ class Replay:
         for name in ("prompts", "answers", "corpus_tokens", "micro_batch_tokens"):
             in_range(f"replay.{name}", getattr(self, name), 1)
         in_range("replay.min_spread", self.min_spread, 0)
+        in_range("replay.penalty", self.penalty, 0)
+        in_range("replay.epochs", self.epochs, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -123,6 +122,9 @@ class Optimiser:
         in_range("optimiser.warmup", self.warmup, 0)
         if len(self.betas) != 2:
             raise Refusal(f"optimiser.betas={self.betas}: two numbers are asked for", f"{_NEXT} --help")
+        for beta in self.betas:
+            in_range("optimiser.betas", beta, 0, 1 - 1e-9)
+        in_range("optimiser.weight_decay", self.weight_decay, 0)
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,8 @@ class Probe:
     def __post_init__(self) -> None:
         in_range("probe.every", self.every, 1)
         in_range("probe.prompts", self.prompts, 1, 100_000)
+        in_range("probe.max_tokens", self.max_tokens, 1)
+        in_range("probe.start", self.start, 0)
         one_of("probe.split", self.split, ("held_out", "train"))
 
 
