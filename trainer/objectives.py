@@ -256,7 +256,7 @@ def parse_objective(value: str | Mapping[str, float]) -> dict[str, float]:
     >>> parse_objective("grpo")
     {'grpo': 1.0}
     """
-    weights = {value: 1.0} if isinstance(value, str) else dict(value)
+    weights = {value: 1.0} if isinstance(value, str) else dict(value or {})
     next_command = f"{_NEXT} objective=seq_tis"
     if not weights:
         raise Refusal("objective names nothing to optimise", next_command)

@@ -13,9 +13,11 @@ from data.lake import Lake
 from data.refusal import Refusal, nearest
 from factory.config import STAGES, FactoryRecipe
 from factory.context import Context
+from factory.engines import require
 from factory.sources import Source, is_file
 
 MODULES = {name: f"factory.stages.{name}" for name in STAGES} | {"import": "factory.stages.imports"}
+ABILITIES = {"answers": "answer", "samples": "generate", "scores": "score", "evaluate": "generate"}  # of the engine
 
 
 def run(recipe: FactoryRecipe) -> None:
@@ -42,6 +44,9 @@ def check(recipe: FactoryRecipe) -> None:
     for name in stages:
         if name not in MODULES:
             raise Refusal(f"no stage named {name!r}: {nearest(name, MODULES)}", f"stages=[{','.join(STAGES)}]")
+    for name, ability in ABILITIES.items():
+        if name in stages:
+            require(recipe.factory.engine.name, ability)
     _check_labels(recipe)
     if {"rewards", "selections"} & set(stages):
         _check_rewards(recipe)

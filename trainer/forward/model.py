@@ -225,5 +225,8 @@ def _dtype(name: str) -> torch.dtype:
 
 def _device(name: str) -> torch.device:
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.device(name)
+        except RuntimeError as error:
+            raise ValueError(f"device is {name!r}: {str(error).splitlines()[0]}") from error
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
