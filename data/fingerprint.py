@@ -108,7 +108,10 @@ def _architecture(folder: Path) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise Refusal(f"{path} is no JSON object: {error}", "copy the model's folder again") from error
 
 
 def chat_template(model: ModelSettings, folder: Path) -> str | None:
@@ -116,6 +119,10 @@ def chat_template(model: ModelSettings, folder: Path) -> str | None:
     if model.chat_template:
         path = Path(model.chat_template)
         is_file = len(model.chat_template) < 256 and "{" not in model.chat_template and path.is_file()
+        if not is_file and "{" not in model.chat_template:
+            raise Refusal(
+                f"no chat template at {model.chat_template}", "student.chat_template=FILE.jinja, or Jinja text"
+            )
         return path.read_text(encoding="utf-8") if is_file else model.chat_template
     if (folder / "chat_template.jinja").is_file():
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
@@ -183,8 +190,11 @@ def _tensors(files: list[Path]) -> str:
     entries = []
     for path in files:
         with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
+            try:
+                (length,) = struct.unpack("<Q", file.read(8))
+                header = json.loads(file.read(length))
+            except (struct.error, ValueError) as error:
+                raise Refusal(f"{path} is no safetensors file: {error}", "copy the weights again") from error
             for name, tensor in header.items():
                 if name == "__metadata__":
                     continue
