@@ -18,7 +18,7 @@ from typing import IO, Any
 from data.config import Recipe
 from data.lake import Lake
 from data.refusal import Refusal, nearest
-from data.storage import disk_refusal, replace_durably
+from data.storage import disk_refusal, read_shard, replace_durably
 
 RECORD, METRICS = "run.json", "metrics.jsonl"
 NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
@@ -35,7 +35,15 @@ class Run:
     def record(self) -> dict[str, Any] | None:
         """run.json, or None where the run does not exist."""
         path = self.folder / RECORD
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            record = dict(json.loads(path.read_text(encoding="utf-8")))
+            return record | {name: record[name] for name in ("configuration_hash", "status")}
+        except (ValueError, TypeError, KeyError) as error:
+            raise Refusal(
+                f"{path} is no record of a run: {error!r}", f"run=ANOTHER_NAME, or rm -r {self.folder}"
+            ) from error
 
     @property
     def metrics_path(self) -> Path:
@@ -99,6 +107,8 @@ def claim(recipe: Recipe, hash_: str) -> tuple[Run, str]:
             raise Refusal(
                 f"no run named {name} in {runs}: {nearest(name, known)}", "python -m trainer recipe=… run=NAME"
             )
+        if run.folder.exists() and not run.folder.is_dir():
+            raise Refusal(f"{run.folder} is a file", "run=ANOTHER_NAME")
         if run.folder.exists() and any(path.name != ".lock" for path in run.folder.iterdir()):
             raise Refusal(f"{run.folder} exists and is no run", "run=ANOTHER_NAME")
         _refuse_journalled(recipe, run)
@@ -124,10 +134,8 @@ def claim(recipe: Recipe, hash_: str) -> tuple[Run, str]:
 
 def _refuse_journalled(recipe: Recipe, run: Run) -> None:
     """Refuse a name under which the lake knows a run in another folder: its rows would be replaced."""
-    import pyarrow.parquet as pq
-
     path = Lake.open(recipe.lake).root / "runs" / "journal" / f"{run.name}.parquet"
-    folders = pq.read_table(path, columns=["folder"]).column(0).to_pylist() if path.is_file() else []
+    folders = read_shard(path, run.name, ["folder"]).column(0).to_pylist() if path.is_file() else []
     for folder in (Path(name) for name in folders if name):
         if folder.resolve() != run.folder.resolve() and folder.is_dir():
             raise Refusal(
@@ -183,8 +191,15 @@ def read_metrics(run: Run) -> list[dict[str, Any]]:
     """All whole lines of metrics.jsonl; a line that a kill cut short is none."""
     if not run.metrics_path.is_file():
         return []
-    text = run.metrics_path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    try:
+        text = run.metrics_path.read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [{**line, "step": int(line["step"])} for line in lines]
+    except (ValueError, TypeError, KeyError) as error:
+        raise Refusal(
+            f"{run.metrics_path} holds a line that is no step's metrics: {error!r}",
+            "remove that line, then run the same command",
+        ) from error
 
 
 def publish(lake: Lake, run: Run, row: Mapping[str, Any]) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from data.contract import GROUPS, SAMPLES
 from data.keys import hex_id, id64, sample_seed
@@ -228,7 +227,7 @@ def round_of(context: Context) -> int:
         return 0
     name = recipe.policy.removeprefix("run:")
     runs = context.lake.root / "runs" / "journal" / f"{name}.parquet"
-    rows = pq.read_table(runs, columns=["slices"]).to_pylist() if runs.is_file() else []
+    rows = read_shard(runs, name, ["slices"]).to_pylist() if runs.is_file() else []
     named = json.loads(rows[-1]["slices"]) if rows else []
     paths = list(named.values()) if isinstance(named, dict) else list(named)
     pools = [p for p in paths if isinstance(p, str) and p.startswith("samples/")]
