@@ -107,21 +107,38 @@ def clear(folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
+@contextmanager
+def readable(checkpoint: Path) -> Iterator[None]:
+    """A checkpoint that cannot be read as a refusal."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise Refusal(
+            f"{checkpoint} cannot be read: {str(error).splitlines()[0]}",
+            f"rm -r {checkpoint}, then the same command: the run goes on from the checkpoint before it, or from the start",
+        ) from error
+
+
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """The JSON part of a checkpoint."""
-    return dict(json.loads((checkpoint / "training/state.json").read_text(encoding="utf-8")))
+    with readable(checkpoint):
+        state = dict(json.loads((checkpoint / "training/state.json").read_text(encoding="utf-8")))
+        return state | {name: state[name] for name in ("step", "cursors")}
 
 
 def restore(checkpoint: Path, policy: Policy, optimiser: torch.optim.Optimizer, average: Average | None) -> None:
     """Put back optimiser, average and random state; the weights were loaded from the folder itself."""
     from safetensors.torch import load_file
 
-    tensors = load_file(checkpoint / "training/state.safetensors")
-    load_state(optimiser, policy.model, _part(tensors, "optimiser/"))
-    if average is not None:
-        device = policy.device
-        average.weights = {name: value.to(device) for name, value in _part(tensors, "average/").items()}
-    torch.set_rng_state(tensors["random"])
+    with readable(checkpoint):
+        tensors = load_file(checkpoint / "training/state.safetensors")
+        load_state(optimiser, policy.model, _part(tensors, "optimiser/"))
+        if average is not None:
+            device = policy.device
+            average.weights = {name: value.to(device) for name, value in _part(tensors, "average/").items()}
+        torch.set_rng_state(tensors["random"])
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

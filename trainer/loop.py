@@ -94,7 +94,8 @@ def prepare(
     refuse_unmeasured(watched, probe.metrics if probe else [])
     if saved is not None:
         start = reading.start.settings
-        policy = load(str(saved), dtype=start.dtype, trust_remote_code=start.trust_remote_code)
+        with checkpoint.readable(saved):
+            policy = load(str(saved), dtype=start.dtype, trust_remote_code=start.trust_remote_code)
     state = checkpoint.read_state(saved) if saved else {}
     pool = reading.pool
     training = Training(

@@ -161,6 +161,7 @@ def _with_exact_layout(policy: Policy) -> Policy:
 
 
 def _model(path: str, origin: dict[str, Any], dtype: torch.dtype, initial: str, seed: int) -> PreTrainedModel:
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     if initial not in ("pretrained", "random"):
@@ -174,7 +175,7 @@ def _model(path: str, origin: dict[str, Any], dtype: torch.dtype, initial: str, 
         if "gguf_file" in origin:
             return _dense_from_gguf(path, config=config, **origin, **choice)
         return AutoModelForCausalLM.from_pretrained(path, config=config, **origin, **choice)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"no causal language model can be loaded from '{path}': {_first_line(error)}") from error
 
 
