@@ -160,11 +160,11 @@ def read_shard(
     try:
         with pq.ParquetFile(path, read_dictionary=list(texts)) as file:
             found = (file.schema_arrow.metadata or {}).get(b"grpo_kd.key")
+            if key is not None and found != key.encode():
+                raise Refusal(f"shard {path} is a file of another slice than its manifest says", _verify(path))
             rows = file.read(columns=list(columns) if columns else None, use_threads=threads)
     except (pa.ArrowInvalid, OSError) as error:
         raise Refusal(f"shard {path} cannot be read: {str(error).splitlines()[0]}", _verify(path)) from error
-    if key is not None and found != key.encode():
-        raise Refusal(f"shard {path} is a file of another slice than its manifest says", _verify(path))
     return rows.replace_schema_metadata(None)
 
 

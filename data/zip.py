@@ -120,10 +120,7 @@ class _Reader:
         return file, [0, *itertools.accumulate(sizes)][: len(sizes)], sum(sizes)
 
     def _decoded(self, shard: int, index: int) -> pa.Table:
-        try:
-            return _clean(self._opened(shard)[0].read_row_group(index, columns=self._names))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise _unreadable(self.slice.files[shard], error) from error
+        return _clean(read_row_group(self._opened(shard)[0], self.slice.files[shard], index, self._names))
 
 
 def _clean(table: pa.Table) -> pa.Table:
@@ -138,5 +135,14 @@ def open_shard(path: Path) -> pq.ParquetFile:
         raise _unreadable(path, error) from error
 
 
+def read_row_group(file: pq.ParquetFile, path: Path, index: int, columns: Sequence[str]) -> pa.Table:
+    """One row group of an open shard; damaged pages are refused by the file's name."""
+    try:
+        return file.read_row_group(index, columns=list(columns))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
 def _unreadable(path: Path, error: Exception) -> Refusal:
-    return Refusal(f"{path} is no readable shard: {str(error).splitlines()[0]}", "python -m data verify")
+    reason = str(error).splitlines()[0]
+    return Refusal(f"{path} is no readable shard: {reason}", f"python -m data verify --lake {path.parents[2]}")

@@ -16,7 +16,7 @@ from data.keys import hex_id
 from data.manifest import Slice
 from data.refusal import Refusal
 from data.storage import read_shard
-from data.zip import RowGroup, open_shard, row_groups, zip_groups
+from data.zip import RowGroup, open_shard, read_row_group, row_groups, zip_groups
 from trainer.stream import Source, Stream
 
 BLOCK = 128  # rows of an in-memory table read together
@@ -201,14 +201,14 @@ def corpus_source(slices: Sequence[Slice]) -> Source[np.ndarray]:
         for path in slice_.files:
             file = open_shard(path)
             for index in range(file.num_row_groups):
-                splits = file.read_row_group(index, columns=["split"]).column("split").to_pylist()
+                splits = read_row_group(file, path, index, ["split"]).column("split").to_pylist()
                 places.append((path, index))
                 kept.append(np.asarray([i for i, split in enumerate(splits) if split == "train"], np.int64))
 
     def read(order: Iterable[int]) -> Iterator[Sequence[np.ndarray]]:
         for block in order:
             path, index = places[block]
-            yield lists(open_shard(path).read_row_group(index, columns=["token_ids"]).column("token_ids"))
+            yield lists(read_row_group(open_shard(path), path, index, ["token_ids"]).column("token_ids"))
 
     return Source("corpus", kept, read)
 
