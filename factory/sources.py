@@ -34,6 +34,8 @@ def is_file(path: str) -> bool:
 
 def read_rows(source: Source, what: str, limit: int | None = None) -> list[dict[str, Any]]:
     """The source's rows in order, as dicts. `what` names the recipe's key in refusals."""
+    if not source.path:
+        raise Refusal(f"{what}: the path is empty", f"{what}.path=FILE")
     if is_file(source.path) and source.split != "train":
         raise Refusal(f"{what}: {source.path} is a file and has no split {source.split!r}", f"{what}.split=train")
     rows = _file_rows(source.path, what) if is_file(source.path) else _hub_rows(source, what)
@@ -46,7 +48,7 @@ def read_rows(source: Source, what: str, limit: int | None = None) -> list[dict[
 def _file_rows(path: str, what: str) -> Iterable[dict[str, Any]]:
     file = Path(path)
     if not file.is_file():
-        siblings = [p.name for p in file.parent.glob(f"*{file.suffix}")] if file.parent.is_dir() else []
+        siblings = [p.name for p in file.parent.glob(f"*{file.suffix}") if p.is_file()] if file.parent.is_dir() else []
         hint = f": {nearest(file.name, siblings)}" if siblings else ""
         raise Refusal(f"{what}: there is no file {path}{hint}", f"{what}.path=FILE")
     if file.suffix == ".jsonl":
@@ -57,16 +59,15 @@ def _file_rows(path: str, what: str) -> Iterable[dict[str, Any]]:
 
 
 def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield _row(line, f"{file} line {number}")
 
 
 def _json_list(file: Path) -> list[dict[str, Any]]:
-    text = file.read_text(encoding="utf-8")
     try:
-        rows = json.loads(text)
+        rows = _parsed(file.read_bytes())
     except ValueError as error:
         raise Refusal(f"{file} is no JSON: {error}", "correct the file") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -74,9 +75,17 @@ def _json_list(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(text: str, where: str) -> dict[str, Any]:
+def _parsed(content: bytes) -> Any:
+    """JSON in UTF-8. An escaped half of a surrogate pair is no character, and no Parquet file can hold it."""
+    values = json.loads(content.decode("utf-8"))
+    if b"\\ud" in content.lower():
+        json.dumps(values, ensure_ascii=False).encode("utf-8")
+    return values
+
+
+def _row(content: bytes, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(text)
+        row = _parsed(content)
     except ValueError as error:
         raise Refusal(f"{where} is no JSON: {error}", "correct that line") from error
     if not isinstance(row, dict):

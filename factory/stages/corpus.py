@@ -112,7 +112,8 @@ def _document(row: Mapping[str, Any], columns: Mapping[str, str], source: Corpus
         )
     text = nfc(text)
     id_ = id64("document", text)
-    given = {n: row.get(columns[n]) for n in ("language", "source", "licence") if n in columns}
+    plain = {n: row.get(columns[n]) for n in ("language", "source", "licence") if n in columns}
+    given = {n: None if v is None else str(v) for n, v in plain.items()}
     return {
         "document_id": id_,
         "text": text,
