@@ -85,6 +85,12 @@ def _completions_of(context: Context, name: str, source: ImportSource) -> dict[i
 def _of_row(row: Mapping[str, Any], columns: Mapping[str, str], source: ImportSource, where: str) -> list[Imported]:
     texts, several = _texts(row.get(columns["completion"]), where)
     per = {c: _spread(row.get(columns[c]), several, len(texts), f"{where}: {c}") for c in COLUMNS[2:] if c in columns}
+    for column, kind in (("token_ids", int), ("logprobs", (int, float, type(None)))):
+        for value in per.get(column, ()):
+            if value is not None and not (
+                isinstance(value, list) and all(type(v) is not bool and isinstance(v, kind) for v in value)
+            ):
+                raise Refusal(f"{where}: {column} is no list of numbers", f"correct that row, or leave {column} out")
     for column in source.rewards:
         if column not in row:
             raise Refusal(f"{where} has no reward column {column!r}", "correct `rewards:` of the import")

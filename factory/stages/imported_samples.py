@@ -49,9 +49,10 @@ def _rescored(name: str, shards: Shards) -> bool:
             "complete the column, or leave it out: the policy then rescores all of them",
         )
     values = [value for row in rows for value in row.logprobs or []]
-    if any(value is None or math.isnan(value) for value in values):
+    if any(value is None or not math.isfinite(value) for value in values):
         raise Refusal(
-            f"imports.{name}: log-probabilities hold null or NaN", "leave the column out: the policy rescores"
+            f"imports.{name}: log-probabilities hold null or NaN, or are infinite",
+            "leave the column out: the policy rescores",
         )
     if not any(values):
         raise Refusal(
