@@ -162,7 +162,7 @@ def component(spec: Mapping[str, Any], name: str | None = None) -> Component:
     scores; it is no setting, since the scores' slice is a parent of the rewards. Raises Refusal for an unknown component
     or setting (with the nearest name), a wrong type, a missing file, module or function.
     """
-    settings = dict(spec)
+    settings = dict(spec) if isinstance(spec, Mapping) else {}
     use = settings.pop("use", None)
     if not isinstance(use, str):
         raise Refusal(

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def load(name: str, use: str, given: Mapping[str, Any]) -> Callable[..., Any]:
     where = f"component {name!r}"
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, SyntaxError) as error:
         raise Refusal(f"{where}: cannot import {module_name!r}: {error}", "correct `use: path.to:function`") from error
     function = getattr(module, attribute, None)
     if not callable(function):
@@ -77,6 +77,10 @@ def score(name: str, function: Callable[..., Any], given: Mapping[str, Any], bat
     accepted = inspect.signature(function).parameters
     result = function(**{k: v for k, v in arguments.items() if k in accepted or _takes_any(function)})
     numbers = asyncio.run(result) if inspect.iscoroutine(result) else result
+    if not isinstance(numbers, Iterable) or isinstance(numbers, str | Mapping):
+        raise Refusal(
+            f"component {name!r} gave {type(numbers).__name__}, no list of numbers", "return one float or None a sample"
+        )
     return [_reward(name, sample, number) for sample, number in enumerate(numbers)]
 
 
