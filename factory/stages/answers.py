@@ -19,7 +19,7 @@ from data.pool import answer_tokens_key, answers_key, find_answers
 from data.refusal import Refusal
 from factory.context import Context, Work
 from factory.engines import Answer, ChatRequest, TokenSampling
-from factory.stages.samples import MOST, train_rows
+from factory.stages.samples import MOST, train_count, train_rows
 
 
 def run(context: Context) -> list[Slice]:
@@ -47,7 +47,7 @@ def _ask(context: Context, prompts: Slice) -> Slice:
         ).to_pylist()
         return _answered(context, rows, teacher["model_id"], work) if rows else ANSWERS.schema.empty_table()
 
-    total = (prompts.rows - prompts.notes.get("held_out", 0)) * recipe.answers.n
+    total = train_count(prompts) * recipe.answers.n
     label, name = recipe.name, context.model("teacher").path
     return context.make("answers", "answers", key, label, compute, total=total, unit="answers", model=name)
 

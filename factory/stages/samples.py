@@ -78,9 +78,17 @@ def make_groups(context: Context) -> Slice:
         key,
         recipe.pool_label,
         compute,
-        total=prompts.rows - prompts.notes.get("held_out", 0),
+        total=train_count(prompts),
         unit="prompts",
     )
+
+
+def train_count(prompts: Slice) -> int:
+    """How many prompts may be sampled and answered; none is refused."""
+    count = prompts.rows - int(prompts.notes.get("held_out", 0))
+    if not count:
+        raise Refusal(f"{prompts.path}: all {prompts.rows} prompts are held out", "prompts.held_out=0.1")
+    return count
 
 
 def train_rows(prompts: pa.Table) -> pa.Table:
