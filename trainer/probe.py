@@ -186,7 +186,15 @@ def _prompt_ids(policy: Policy, template: str | None, row: Mapping[str, Any]) ->
     template = template or policy.tokenizer.chat_template
     if template is None:
         return list(policy.tokenizer("".join(m["content"] + "\n" for m in chat)).input_ids)
-    ids: Any = policy.tokenizer.apply_chat_template(
-        chat, chat_template=template, add_generation_prompt=True, tokenize=True, return_dict=False
-    )
+    import jinja2
+
+    try:
+        ids: Any = policy.tokenizer.apply_chat_template(
+            chat, chat_template=template, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+    except jinja2.TemplateError as error:
+        raise Refusal(
+            f"probe: the chat template refuses prompt {hex_id(row['prompt_id'])}: {error}",
+            "give a student.chat_template that takes it, or probe.every=null",
+        ) from error
     return list(ids)

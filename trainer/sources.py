@@ -172,6 +172,11 @@ def _pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) -> P
     for path in found.slices:
         reading.use(lake.slice(path))
     in_loss = _in_loss(found, pool, recipe)
+    if where and not (found.passed & in_loss).any():
+        raise Refusal(
+            f"where={where!r}: no sample of {pool.samples.path} passes it, and raft imitates those that do",
+            f"python -m data inspect {where!r} --lake {recipe.lake}",
+        )
     counts = found.advantages.figures
     reading.notes += [
         f"pool {pool.samples.path}: {counts['groups_kept']} of {counts['groups']} groups kept ({counts['zero_variance']} without "
