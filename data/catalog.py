@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from data.contract import TABLES
 from data.lake import Lake
@@ -94,7 +95,25 @@ def create_views(con: duckdb.DuckDBPyConnection, lake: Lake, names: list[str]) -
         raise _shard_refusal(str(error), [f for d in made.values() for f in d.files]) from error
     for definition in made.values():
         files.extend(definition.files)
+    refuse_foreign(lake, files)
     return list(dict.fromkeys(files))
+
+
+def refuse_foreign(lake: Lake, files: Sequence[Path]) -> None:
+    """Refuse a file that was put in a shard's place: DuckDB would fill the columns it lacks with null, and say nothing."""
+    tables = {file: file.relative_to(lake.root).parts[0] for file in files}
+    keys: dict[Path, set[str]] = {}
+    for slice_ in (s for name in dict.fromkeys(tables.values()) for s in lake.slices(name)):
+        for shard in slice_.shards:
+            keys.setdefault(lake.root / shard.file, set()).add(shard.key)
+    for file, table in tables.items():
+        try:
+            found = pq.read_metadata(file).metadata or {}
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _shard_refusal(str(error), [file]) from error
+        key = found.get(b"grpo_kd.key", b"").decode()
+        if found.get(b"grpo_kd.table") != table.encode() or key not in keys.get(file, {file.stem}):
+            raise Refusal(f"shard {file} is a file of another slice", f"python -m data verify --lake {lake.root}")
 
 
 def _single_select(con: duckdb.DuckDBPyConnection, query: str) -> str:
@@ -142,6 +161,8 @@ def _translated(error: duckdb.Error, con: duckdb.DuckDBPyConnection, files: list
         return Refusal(f"SQL here reads the lake's tables and nothing else: {_first_line(error)}", TABLES_COMMAND)
     if any(str(file) in message for file in files):
         return _shard_refusal(message, files)
+    if re.search("TProtocol|thrift|parquet|zstd", message, re.I):
+        return Refusal(f"a shard cannot be read: {_first_line(error)}", "python -m data verify")
     return Refusal(_first_line(error), TABLES_COMMAND)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from data.catalog import refuse_foreign
 from data.contract import TABLES
 from data.lake import Lake
 from data.refusal import Refusal
@@ -58,6 +59,7 @@ def _copy(lake: Lake, path: Path) -> dict[str, int | None]:
             if name in VIEWS and any(rows.get(needed, 0) is None for needed in definition.needs):
                 rows[name] = None
                 continue
+            refuse_foreign(lake, definition.files)
             con.execute(f"CREATE TABLE {quoted(name)} AS {definition.sql}")
             rows[name] = con.sql(f"SELECT count(*) FROM {quoted(name)}").fetchall()[0][0]
     finally:

@@ -141,7 +141,7 @@ def test_a_lake_of_a_thousand_slices_opens_in_a_second(tmp_path: Path, monkeypat
     for i in range(1000):
         rows = pa.table({"group_id": [i], "sample_index": [0], "value": [float(i)], "valid": [True]})
         file = tmp_path / "rewards" / f"s{i}" / "part-00000.parquet"
-        sha = write_shard(TABLES["rewards"], rows, file, "k", "x") if i % 10 == 0 else "0"
+        sha = write_shard(TABLES["rewards"], rows, file, f"k{i}", "x") if i % 10 == 0 else "0"
         shard = ShardFile(0, f"k{i}", f"rewards/s{i // 10 * 10}/part-00000.parquet", 1, sha)
         write_manifest(
             Slice(tmp_path, "rewards", f"s{i}", f"c{i}", (shard,), created=f"{i:04d}", parents=("samples/p",))
