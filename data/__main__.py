@@ -5,6 +5,7 @@ stderr with the next command, and exit code 2; `--debug` shows the traceback."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -54,9 +55,13 @@ def sql(
     if out is None:
         sys.stdout.buffer.write(content)
         return
+    new = not out.exists()
     try:
         out.write_bytes(content)
     except OSError as error:
+        if new:
+            with contextlib.suppress(OSError):
+                out.unlink(missing_ok=True)
         raise Refusal(f"{out} cannot be written: {error.strerror}", "name a file in a folder that exists") from error
 
 

@@ -5,6 +5,7 @@ a file inside the lake. Views that have no data yet are left out and named."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def export(lake: Lake, target: Path, *, replace: bool = False) -> dict[str, int 
         ) from error
     finally:
         for leftover in (temporary, temporary.with_name(temporary.name + ".wal")):
-            leftover.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a read-only disk refuses this too
+                leftover.unlink(missing_ok=True)
     return rows
 
 

@@ -5,6 +5,7 @@ times stand here, outside every key."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -75,7 +76,8 @@ def write_manifest(slice_: Slice) -> None:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
         replace_durably(temporary, folder / FILE)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only disk refuses this too
+            temporary.unlink(missing_ok=True)
         raise disk_refusal(error, slice_.path) from error
 
 

@@ -5,6 +5,7 @@ forbids: a missing, foreign or null column, NaN, a row order that is not by grou
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -141,7 +142,8 @@ def write_shard(table: Table, rows: pa.Table, path: Path, key: str, where: str) 
                 )
         replace_durably(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only disk refuses this too
+            temporary.unlink(missing_ok=True)
         raise disk_refusal(error, where) from error
     return file_sha256(path)
 
