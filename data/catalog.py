@@ -110,7 +110,7 @@ def refuse_foreign(lake: Lake, files: Sequence[Path]) -> None:
         try:
             found = pq.read_metadata(file).metadata or {}
         except (pa.ArrowInvalid, OSError) as error:
-            raise _shard_refusal(str(error), [file]) from error
+            raise _shard_refusal(str(file), [file]) from error
         key = found.get(b"grpo_kd.key", b"").decode()
         if found.get(b"grpo_kd.table") != table.encode() or key not in keys.get(file, {file.stem}):
             raise Refusal(f"shard {file} is a file of another slice", f"python -m data verify --lake {lake.root}")

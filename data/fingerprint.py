@@ -109,9 +109,12 @@ def _architecture(folder: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except (ValueError, TypeError) as error:
-        raise Refusal(f"{path} is no JSON object: {error}", "copy the model's folder again") from error
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise Refusal(f"{path} is no JSON: {error}", "copy the model's folder again") from error
+    if not isinstance(content, dict):
+        raise Refusal(f"{path} is no JSON object", "copy the model's folder again")
+    return content
 
 
 def chat_template(model: ModelSettings, folder: Path) -> str | None:
