@@ -5,23 +5,51 @@ when a recipe is composed. Every field's meaning is the line under it; `--help` 
 
 from __future__ import annotations
 
-import functools
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from data import refusal
 from data.config import Recipe
-from data.refusal import Refusal, nearest
+from data.refusal import Refusal
+from trainer.objective_config import ObjectiveSettings
+from trainer.ranges import NEXT, in_range, one_of
 
-_NEXT = "python -m trainer recipe=demo"
-in_range = functools.partial(refusal.in_range, command="trainer")
+
+@dataclass(frozen=True)
+class Leash:
+    """How the KL to the reference acts."""
+
+    target: float | None = None
+    """KL a token that β is steered to, from losses.kl as its start; null: β as losses.kl says."""
+    rate: float = 0.1
+    """How fast β follows: per step it changes by at most rate · 0.2 of itself (arXiv 1909.08593 §2.2)."""
+    compat: str | None = None
+    """null: the gradient of KL(π‖π_ref). trl_k1, trl_k2, trl_k3: what other trainers' losses give, for comparison only."""
+
+    def __post_init__(self) -> None:
+        in_range("losses.leash.target", self.target, 1e-12)
+        in_range("losses.leash.rate", self.rate, 0)
+        if self.compat is not None:
+            one_of("losses.leash.compat", self.compat, ("trl_k1", "trl_k2", "trl_k3"))
 
 
-def one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
-    """Refuse a word that is none of the known ones."""
-    if value not in known:
-        raise Refusal(f"{name}={value}: {nearest(str(value), known)}", f"{_NEXT} {name}={known[0]}")
+@dataclass(frozen=True)
+class Reference:
+    """Other states of the policy that a step compares with; copies are held in memory, the pool is never rescored."""
+
+    kind: str = "initial"
+    """π_ref: initial (cached scores, or the adapter switched off), periodic (a copy every so many steps) or ema."""
+    every: int = 50
+    """periodic: steps between copies."""
+    decay: float = 0.99
+    """ema: share of the old reference that stays at each step."""
+    block: int = 8
+    """decoupled: steps between copies of the policy as π_prox."""
+
+    def __post_init__(self) -> None:
+        one_of("losses.reference.kind", self.kind, ("initial", "periodic", "ema"))
+        in_range("losses.reference.every", self.every, 1)
+        in_range("losses.reference.decay", self.decay, 0, 1)
+        in_range("losses.reference.block", self.block, 1)
 
 
 @dataclass(frozen=True)
@@ -36,14 +64,45 @@ class Losses:
     """λ of the language-modelling loss on corpus documents; 0 everywhere: no corpus is needed."""
     kl: Any = 0.02
     """β of the KL to the starting policy, on the step's samples: it acts only in steps whose rl is above 0."""
+    soft: Any = 0.0
+    """λ of the soft targets of the teacher's answers; 0 everywhere: none are needed."""
     aggregation: str | None = None
     """token, sample, sequence, constant or prompt in place of every objective's own; null: its own."""
     phases: list[Any] = field(default_factory=list)
     """Blocks of steps with other weights, in order, e.g. [{steps: 30, rl: 0}]; after the last the weights above hold."""
+    cycle: bool = False
+    """Whether the phases begin again after the last: alternating schedules."""
+    bc_weighting: str | None = None
+    """null: every token of an answer counts alike; chord_phi: by π(1 − π), which spares what is known and what is alien."""
+    soft_target: str = "counts"
+    """counts (draws of each id: unbiased), renormalised (p on the drawn ids: biased to the head), top_k (with tail), student_m."""
+    leash: Leash = field(default_factory=Leash)
+    """How the KL acts."""
+    reference: Reference = field(default_factory=Reference)
+    """What the KL is measured from, and other copies of the policy."""
 
     def __post_init__(self) -> None:
         if self.aggregation is not None:
             one_of("losses.aggregation", self.aggregation, ("token", "sample", "sequence", "constant", "prompt"))
+        if self.bc_weighting is not None:
+            one_of("losses.bc_weighting", self.bc_weighting, ("chord_phi",))
+        one_of("losses.soft_target", self.soft_target, ("counts", "renormalised", "top_k", "student_m"))
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """What enters the advantages beside the reward expression."""
+
+    answers_join: bool = False
+    """Whether the teacher's answer enters the statistics of a group where no sample passes `where`; its own gradient is BC's
+    (LUFFY, arXiv 2504.14945)."""
+    token_reward: str | None = None
+    """A component with one value a token: A_t = A + weight · (v_t − mean of the group's v); null: none."""
+    token_weight: float = 1.0
+    """Weight of the token reward."""
+
+    def __post_init__(self) -> None:
+        in_range("replay.shaping.token_weight", self.token_weight, 0)
 
 
 @dataclass(frozen=True)
@@ -71,7 +130,9 @@ class Replay:
     bc: str = "best_of_n"
     """What behaviour cloning copies: best_of_n (the best candidate that passes `where`) or teacher (every answer)."""
     micro_batch_tokens: int = 4096
-    """Tokens of one forward pass; a larger group stands alone. It changes memory and speed, not the step."""
+    """Tokens of one forward pass; a larger group is split or stands alone. It changes memory and speed, not the step."""
+    shaping: Shaping = field(default_factory=Shaping)
+    """What enters the advantages beside the reward."""
 
     def __post_init__(self) -> None:
         one_of(
@@ -87,6 +148,52 @@ class Replay:
         in_range("replay.min_spread", self.min_spread, 0)
         in_range("replay.penalty", self.penalty, 0)
         in_range("replay.epochs", self.epochs, 1e-9)
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters (arXiv 2106.09685) in place of full training."""
+
+    enabled: bool | None = None
+    """null: for models above 3 billion parameters."""
+    rank: int = 16
+    """Rank of each adapter."""
+    alpha: float = 32.0
+    """The adapter's output is scaled by alpha / rank."""
+    targets: list[str] | None = None
+    """Names of the linear layers; null: every linear layer of the transformer, never the head."""
+    merge: bool = True
+    """Whether the final folder holds merged weights, or the adapter alone."""
+
+    def __post_init__(self) -> None:
+        in_range("optimiser.lora.rank", self.rank, 1)
+        in_range("optimiser.lora.alpha", self.alpha, 1e-9)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How the same numbers are computed: memory and speed, and, under autocast, rounding."""
+
+    autocast: str | None = None
+    """bfloat16: matrix products in half precision over float32 weights; null: as student.dtype says."""
+    activation_checkpointing: bool = False
+    """Whether each layer is recomputed in the backward pass: less memory, a third more time."""
+    parallel: str = "ddp"
+    """Under torchrun: ddp (every process holds all weights) or fsdp (each holds its share; FSDP2)."""
+    layout: str = "auto"
+    """auto, split, kv, flex or plain: how a group and its prompt are laid out; auto takes the fastest that is exact."""
+    prefetch: int = 2
+    """Blocks of the lake that are read ahead by a thread; 0: none."""
+    memory: float | None = None
+    """GiB that the run may take by its estimate before it is refused; null: what the device has."""
+
+    def __post_init__(self) -> None:
+        if self.autocast is not None:
+            one_of("optimiser.compute.autocast", self.autocast, ("bfloat16",))
+        one_of("optimiser.compute.parallel", self.parallel, ("ddp", "fsdp"))
+        one_of("optimiser.compute.layout", self.layout, ("auto", "split", "kv", "flex", "plain"))
+        in_range("optimiser.compute.prefetch", self.prefetch, 0)
+        in_range("optimiser.compute.memory", self.memory, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -111,9 +218,17 @@ class Optimiser:
     """Largest norm of the gradient; null: not clipped."""
     ema: float | None = None
     """Decay of the running average of the weights, which is then probed and saved; null: none."""
+    lr_scale: str | None = None
+    """sqrt_ess: the rate times the square root of ESS/n of the step's samples; null: the rate alone."""
+    lora: Lora = field(default_factory=Lora)
+    """Adapters."""
+    compute: Compute = field(default_factory=Compute)
+    """Precision, memory, processes."""
 
     def __post_init__(self) -> None:
         one_of("optimiser.name", self.name, ("adamw", "sgd"))
+        if self.lr_scale is not None:
+            one_of("optimiser.lr_scale", self.lr_scale, ("sqrt_ess",))
         one_of("optimiser.schedule", self.schedule, ("constant", "linear", "cosine"))
         in_range("optimiser.lr", self.lr, 0)
         in_range("optimiser.ema", self.ema, 0, 1 - 1e-9)
@@ -121,7 +236,7 @@ class Optimiser:
         in_range("optimiser.clip", self.clip, 1e-12)
         in_range("optimiser.warmup", self.warmup, 0)
         if len(self.betas) != 2:
-            raise Refusal(f"optimiser.betas={self.betas}: two numbers are asked for", f"{_NEXT} --help")
+            raise Refusal(f"optimiser.betas={self.betas}: two numbers are asked for", f"{NEXT} --help")
         for beta in self.betas:
             in_range("optimiser.betas", beta, 0, 1 - 1e-9)
         in_range("optimiser.weight_decay", self.weight_decay, 0)
@@ -147,6 +262,9 @@ class Probe:
     """Whether to answer at temperature 1 as well: probe_sampled/NAME."""
     kl: bool = False
     """Whether to measure KL(π‖π_0) on sampled answers; holds the starting weights in memory."""
+    guard: list[Any] = field(default_factory=list)
+    """Rules {metric, below or above, weights}: while a probe's last value is beyond the bound, these weights replace the step's,
+    e.g. [{metric: probe/language, below: 0.8, weights: {rl: 0, pt: 0.5}}]."""
 
     def __post_init__(self) -> None:
         in_range("probe.every", self.every, 1)
@@ -170,35 +288,6 @@ class Checkpoint:
     def __post_init__(self) -> None:
         in_range("checkpoint.every", self.every, 1)
         in_range("checkpoint.keep", self.keep, 1)
-
-
-@dataclass(frozen=True)
-class ObjectiveSettings:
-    """Numbers of the methods. Raises Refusal for a value outside its range."""
-
-    clip_low: float | None = 0.2
-    """ε_l: where A < 0, ρ below 1 − ε_l stops the gradient; null never stops it (arXiv 1707.06347, eq. 7)."""
-    clip_high: float | None = 0.2
-    """ε_h: where A > 0, ρ above 1 + ε_h stops the gradient; null never stops it (apart from ε_l: arXiv 2503.14476 §3.1)."""
-    dual_clip: float | None = None
-    """c > 1: where A < 0, ρ above c stops the gradient too; null is off (arXiv 1912.09729, dual-clip PPO)."""
-    cap: float | None = 2.0
-    """C: largest weight of tis (a token's), seq_tis (a sample's) and the KL; null is infinity (Ionides 2008, truncated IS)."""
-    mismatch_cap: float | None = 2.0
-    """C_m: largest π_old/μ that corrects engine against trainer; null is infinity (Yao et al. 2025, TIS between engines)."""
-    softmax_score: str = "mean"
-    """z of seed_softmax: mean of log π over a sample's tokens, or their sum (the source's step 7 as written)."""
-
-    def __post_init__(self) -> None:
-        lowest = {"clip_low": 0.0, "clip_high": 0.0, "dual_clip": 1.0, "cap": 0.0, "mismatch_cap": 0.0}
-        for name, bound in lowest.items():
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > bound):
-                raise Refusal(
-                    f"clip.{name}={value} must be a number above {bound:g}, or null for off",
-                    f"{_NEXT} clip.{name}=null",
-                )
-        one_of("clip.softmax_score", self.softmax_score, ("mean", "sum"))
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,11 @@ class World:
         """Where tensors must lie to be sent."""
         return torch.device("cuda" if self.size > 1 and torch.distributed.get_backend() == "nccl" else "cpu")
 
+    def say(self, text: str) -> None:
+        """Print a line once, not once a process."""
+        if self.first:
+            print(text, flush=True)
+
     def barrier(self) -> None:
         """Wait for the others."""
         if self.size > 1:

@@ -19,25 +19,18 @@ from data.lake import Lake
 from data.refusal import Refusal
 from trainer import checkpoint, schedule
 from trainer.config import TrainerRecipe
-from trainer.distributed import World, world
-from trainer.ema import Average, replaced
+from trainer.distributed import world
+from trainer.ema import replaced
 from trainer.final import finish, row_of
-from trainer.forward import Policy, context_length, load
-from trainer.imitation import fitting
-from trainer.journal import Metrics, Run, claim, disk, held, publish, refuse_unknown
+from trainer.journal import Metrics, claim, disk, held, publish, refuse_unknown
 from trainer.normalise import normalised
-from trainer.optimiser import build, move
+from trainer.optimiser import move
 from trainer.plan import StepPlan, plan_step
-from trainer.probe import prober
+from trainer.prepare import ADVANTAGES, prepare, streams
 from trainer.progress import progress
-from trainer.replay import Documents, table_source
-from trainer.sources import Reading, configuration, configuration_hash, pool_source, resolve
+from trainer.sources import configuration, configuration_hash, resolve
 from trainer.state import Training
-from trainer.step import Method, run_step
-from trainer.stop import Stopper, parse, refuse_unmeasured
-from trainer.stream import Stream
-
-ADVANTAGES = "advantages.npy"
+from trainer.step import run_step
 
 
 def train(recipe: TrainerRecipe) -> None:
@@ -50,11 +43,11 @@ def train(recipe: TrainerRecipe) -> None:
     run, how = claim(recipe, hash_)
     here.barrier()  # before the first process makes the folder that the others look at
     if how == "found":
-        _say(here, f"found run {run.name} of this configuration: nothing to train")
+        here.say(f"found run {run.name} of this configuration: nothing to train")
         return
     training, cursors = prepare(recipe, reading, run, here, resumed=how == "resumed")
     for note in reading.notes if how == "new" else []:
-        _say(here, note)
+        here.say(note)
     record = {
         "configuration": configuration(recipe),
         "configuration_hash": hash_,
@@ -68,7 +61,7 @@ def train(recipe: TrainerRecipe) -> None:
         if here.first and claim(recipe, hash_)[1] != how:  # another process was quicker while the model was loaded
             raise Refusal(f"run {run.name} was trained by another process meanwhile", "run=ANOTHER_NAME")
         _open(training, record, resumed=how == "resumed")
-        _streams(training, cursors)
+        streams(training, cursors)
         _steps(training, record)
         if here.first:
             finish(training, record)
@@ -76,98 +69,6 @@ def train(recipe: TrainerRecipe) -> None:
     del training
     gc.collect()
     torch.cuda.empty_cache()  # the next job of a sweep loads its own model
-
-
-def prepare(
-    recipe: TrainerRecipe, reading: Reading, run: Run, here: World, *, resumed: bool
-) -> tuple[Training, dict[str, Any]]:
-    """The run in memory, and where its streams stand; nothing is written. A resumed run is at its newest checkpoint."""
-    settings = recipe.trainer
-    saved = checkpoint.newest(run.folder) if resumed else None
-    policy = _load(recipe, reading)
-    if policy.reason:
-        _say(here, f"layout plain: {policy.reason}")
-    if reading.answers is not None:
-        reading.answers = fitting(reading.answers, context_length(policy), reading.notes)
-    probe = prober(Lake.open(recipe.lake), recipe, reading, policy)
-    watched = [*(rule.metric for rule in parse(settings.stop)), settings.checkpoint.best]
-    refuse_unmeasured(watched, probe.metrics if probe else [])
-    if saved is not None:
-        start = reading.start.settings
-        with checkpoint.readable(saved):
-            policy = load(str(saved), dtype=start.dtype, trust_remote_code=start.trust_remote_code)
-    state = checkpoint.read_state(saved) if saved else {}
-    pool = reading.pool
-    training = Training(
-        recipe=recipe,
-        reading=reading,
-        run=run,
-        world=here,
-        policy=policy,
-        optimiser=build(settings.optimiser, policy.model),
-        average=Average(policy.model, settings.optimiser.ema) if settings.optimiser.ema else None,
-        method=Method(
-            reading.objective,
-            settings.clip,
-            settings.losses.aggregation,
-            pool.temperature if pool else 1.0,
-            behaviour_is_reference=pool is not None and pool.rescored is None and pool.rescored_behaviour,
-        ),
-        prober=probe,
-        stopper=Stopper(parse(settings.stop), **state.get("stop", {})),
-        steps=_step_count(recipe, reading),
-        step=state.get("step", 0),
-        seconds=state.get("seconds", 0.0),
-        tokens=state.get("tokens", 0),
-        best=tuple(state["best"]) if state.get("best") else None,
-    )
-    if state.get("ended") is not None:
-        training.ended = training.stopper.rules[state["ended"]]
-    if saved is not None:
-        checkpoint.restore(saved, policy, training.optimiser, training.average)
-    return training, state.get("cursors", {})
-
-
-def _load(recipe: TrainerRecipe, reading: Reading) -> Policy:
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()  # a refusal stands alone on stderr
-    model = reading.start.settings
-    try:
-        return load(
-            str(reading.start.folder),
-            dtype=model.dtype,
-            gguf_file=model.gguf_file,
-            trust_remote_code=model.trust_remote_code,
-            initial=model.initial,
-            seed=recipe.seed,
-        )
-    except ValueError as error:
-        raise Refusal(f"model {model.path}: {error}", "student.path=FOLDER_OR_HUB_ID") from error
-
-
-def _step_count(recipe: TrainerRecipe, reading: Reading) -> int:
-    replay = recipe.trainer.replay
-    if replay.epochs is None:
-        return recipe.trainer.steps
-    if reading.pool is not None:
-        starts, in_loss = reading.pool.advantages.group_starts, reading.pool.in_loss
-        return math.ceil(replay.epochs * np.count_nonzero(np.logical_or.reduceat(in_loss, starts)) / replay.prompts)
-    if reading.answers is not None:
-        return math.ceil(replay.epochs * len(reading.answers) / replay.answers)
-    return recipe.trainer.steps
-
-
-def _streams(training: Training, cursors: Mapping[str, Any]) -> None:
-    reading, seed = training.reading, training.recipe.seed
-    if reading.pool is not None:
-        vector = np.load(training.run.folder / ADVANTAGES, mmap_mode="r")
-        training.groups = Stream(pool_source(reading.pool, vector), seed, **cursors.get("groups", {}))
-    if reading.answers is not None:
-        training.answers = Stream(table_source("answers", reading.answers), seed, **cursors.get("answers", {}))
-    if reading.corpus is not None:
-        limit = context_length(training.policy)
-        training.documents = Documents(reading.corpus, seed, limit, **cursors.get("documents", {}))
 
 
 def _open(training: Training, record: Mapping[str, Any], *, resumed: bool) -> None:
@@ -181,7 +82,7 @@ def _open(training: Training, record: Mapping[str, Any], *, resumed: bool) -> No
                 np.save(run.folder / ADVANTAGES, training.reading.pool.advantages.advantages.vector)
     training.world.barrier()
     verb = f"resumed at step {training.step}" if resumed else "started"
-    _say(training.world, f"run {run.name} {verb}: {training.steps} steps in {run.folder}")
+    training.world.say(f"run {run.name} {verb}: {training.steps} steps in {run.folder}")
 
 
 def _steps(training: Training, record: Mapping[str, Any]) -> None:
@@ -278,8 +179,3 @@ def _checkpoint(training: Training, metrics: Metrics, record: Mapping[str, Any])
     )
     checkpoint.prune(training.run.folder, settings.keep, training.best[1] if training.best else None)
     publish(Lake.open(training.recipe.lake), training.run, row_of(training, record))
-
-
-def _say(here: World, text: str) -> None:
-    if here.first:
-        print(text, flush=True)

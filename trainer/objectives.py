@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from data.refusal import Refusal, nearest
-from trainer.config import ObjectiveSettings
+from trainer.objective_config import ObjectiveSettings
 from trainer.view import StepView, first_of_group, group_extreme, group_sum, masked, mean_metric, sample_sum
 
 # exp(20) is finite in float32 with room for a product; a larger ratio means a broken record (see drift.py)

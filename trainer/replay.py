@@ -41,6 +41,14 @@ class Group:
     """Which of all the group's samples were cut by length."""
     rows: np.ndarray | None = None
     """Places among all the group's samples of those in the loss."""
+    reward: np.ndarray | None = None
+    """r of the samples in the loss, float64, where an objective asks for it."""
+    baseline: np.ndarray | None = None
+    """r̄ over all the group's valid samples, once a sample in the loss."""
+    teacher: list[np.ndarray] | None = None
+    """log p of the teacher on the samples' own tokens, where an objective asks for it."""
+    token_advantages: list[np.ndarray] | None = None
+    """λ·(v_t − mean of the group's v), one array a sample, where a token reward is asked for."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from data.refusal import Refusal
-from trainer.config import ObjectiveSettings
 from trainer.distributed import World
-from trainer.drift import DriftSums
+from trainer.drift.sums import DriftSums
 from trainer.forward import Policy, head_of, hidden_states, pad_bt, token_logprobs
 from trainer.losses import Term, aggregation_bt, imitation_term, kernel_loss, kl_coefficient, mix, objective_terms
+from trainer.objective_config import ObjectiveSettings
 from trainer.optimiser import trained
 from trainer.plan import MicroBatch, StepPlan
 from trainer.view import StepView

@@ -5,7 +5,7 @@ and numbers that are not finite. Axis suffixes: b sample in the batch, t token. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -35,8 +35,26 @@ class StepView:
     """Tokens of each sample before any objective's mask."""
     chosen_b: Tensor | None = None
     """Bool: the samples `raft` imitates; None takes the best of each group."""
-    extras: dict[str, Tensor] = field(default_factory=dict)
-    """What single objectives need beyond this, named in their `needs`."""
+    reward_b: Tensor | None = None
+    """r: the raw reward, before any normalisation."""
+    baseline_b: Tensor | None = None
+    """r̄ of the sample's group over all its valid samples, those that the mask leaves out included."""
+    token_advantage_bt: Tensor | None = None
+    """λ·(v_t − mean of the group's v), from a component with one value a token; None: none."""
+    teacher_bt: Tensor | None = None
+    """log p: the teacher's log-probability of the student's own token."""
+    reference_bt: Tensor | None = None
+    """log π_ref."""
+    prox_bt: Tensor | None = None
+    """log π_prox: the policy at the start of the block of steps (`decoupled`)."""
+    special_bt: Tensor | None = None
+    """Bool: special and template tokens, which `opd` leaves out."""
+
+    @property
+    def advantage_bt(self) -> Tensor:
+        """A_t (b, t): the sample's advantage, with the token's own part where there is one (MATH §3)."""
+        whole_bt = self.advantage_b[:, None].expand_as(self.logprobs_bt)
+        return whole_bt if self.token_advantage_bt is None else whole_bt + self.token_advantage_bt
 
     @property
     def live_b(self) -> Tensor:
@@ -53,6 +71,13 @@ class StepView:
             ("group", self.group_b, shape[:1]),
             ("lengths", self.lengths_b, shape[:1]),
             ("chosen", self.chosen_b, shape[:1]),
+            ("reward", self.reward_b, shape[:1]),
+            ("baseline", self.baseline_b, shape[:1]),
+            ("token advantages", self.token_advantage_bt, shape),
+            ("teacher", self.teacher_bt, shape),
+            ("reference", self.reference_bt, shape),
+            ("prox", self.prox_bt, shape),
+            ("special tokens", self.special_bt, shape),
         ]:
             if tensor is not None and tuple(tensor.shape) != want:
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, log-probabilities {shape} ask for {want}")
@@ -64,7 +89,14 @@ class StepView:
 
 
 def _check_finite(view: StepView) -> None:
-    stored = {"behaviour": view.behaviour_bt, "old policy": view.old_bt}
+    stored = {
+        "behaviour": view.behaviour_bt,
+        "old policy": view.old_bt,
+        "teacher": view.teacher_bt,
+        "reference": view.reference_bt,
+        "prox": view.prox_bt,
+        "token advantage": view.token_advantage_bt,
+    }
     for name, tensor in stored.items():
         if tensor is not None and not torch.isfinite(tensor[view.mask_bt]).all():
             raise ValueError(f"{name} log-probabilities hold a value that is not finite under the mask")

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from mutation import Mutation
 
-VIEW, OBJECTIVES, LOSSES, DRIFT = "trainer/view.py", "trainer/objectives.py", "trainer/losses.py", "trainer/drift.py"
+VIEW, OBJECTIVES, LOSSES, DRIFT = (
+    "trainer/view.py",
+    "trainer/objectives.py",
+    "trainer/losses.py",
+    "trainer/drift/sums.py",
+)
 GOLDEN = ("tests/math/test_golden.py",)
 TEXTBOOK = ("tests/math/test_textbook.py",)
 EQUAL = ("tests/math/test_equalities.py",)

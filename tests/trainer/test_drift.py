@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.drift import DriftSums
+from trainer.drift.sums import DriftSums
 from trainer.objectives import OBJECTIVES, ObjectiveSettings
 from trainer.view import StepView
 

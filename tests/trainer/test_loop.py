@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from data.refusal import Refusal
 from trainer import loop
 from trainer.loop import train
+from trainer.prepare import step_count
 from trainer.sources import resolve
 
 HYBRID = {
@@ -242,7 +243,7 @@ def test_epochs_count_the_groups_that_have_a_sample_in_the_loss(made: Any) -> No
     reading = resolve(recipe)
     assert reading.pool is not None
     starts, in_loss = reading.pool.advantages.group_starts, reading.pool.in_loss.copy()
-    assert loop._step_count(recipe, reading) == 2 * len(starts)
+    assert step_count(recipe, reading) == 2 * len(starts)
     in_loss[: starts[1]] = False  # the first group's samples were all cut by length
     reading.pool = dataclasses.replace(reading.pool, in_loss=in_loss)
-    assert loop._step_count(recipe, reading) == 2 * (len(starts) - 1)
+    assert step_count(recipe, reading) == 2 * (len(starts) - 1)
