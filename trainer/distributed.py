@@ -55,15 +55,30 @@ class World:
 
     def gathered(self, value: Any) -> list[Any]:
         """Every process's value, which must be JSON, by rank, everywhere."""
-        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        return [json.loads(text.decode()) for text in self._gathered_bytes(json.dumps(value).encode())]
+
+    def gathered_tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Every process's named tensors by rank, everywhere; a process may have none. Safetensors travel, nothing is pickled."""
+        if self.size == 1:
+            return [tensors]
+        from safetensors.torch import load, save
+
+        device = next(iter(tensors.values())).device if tensors else self.device
+        parts = self._gathered_bytes(save({name: value.contiguous().cpu() for name, value in tensors.items()}))
+        return [{name: value.to(device) for name, value in load(part).items()} for part in parts]
+
+    def _gathered_bytes(self, text: bytes) -> list[bytes]:
+        """Every process's bytes by rank, everywhere."""
+        if self.size == 1:
+            return [text]
         sizes = [torch.zeros(1, dtype=torch.long, device=self.device) for _ in range(self.size)]
         torch.distributed.all_gather(sizes, torch.tensor([len(text)], device=self.device))
         width = max(int(size) for size in sizes)
         row = torch.zeros(width, dtype=torch.uint8, device=self.device)
-        row[: len(text)] = text.to(self.device)
+        row[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8).to(self.device)
         rows = [torch.zeros_like(row) for _ in range(self.size)]
         torch.distributed.all_gather(rows, row)
-        return [json.loads(bytes(r[: int(size)].cpu().tolist()).decode()) for r, size in zip(rows, sizes, strict=True)]
+        return [bytes(r[: int(size)].cpu().numpy()) for r, size in zip(rows, sizes, strict=True)]
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Sum gradients over processes in float32; a process without work adds zeros, or the others would wait for ever."""

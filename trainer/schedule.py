@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from data.refusal import Refusal, nearest
 from trainer.config import Losses, Optimiser
 
-TERMS = ("rl", "bc", "pt", "kl")
+TERMS = ("rl", "bc", "pt", "kl", "soft")
 _NEXT = "python -m trainer --help"
 
 
@@ -24,6 +24,17 @@ class Weights:
     bc: float
     pt: float
     kl: float
+    soft: float = 0.0
+
+    @property
+    def any(self) -> bool:
+        """Whether the step trains anything: the leash alone does not."""
+        return bool(self.rl or self.bc or self.pt or self.soft)
+
+    def with_(self, changes: Mapping[str, float]) -> Weights:
+        """Other weights in place of these; the leash still acts only where rl does."""
+        changed = replace(self, **changes)
+        return changed if changed.rl else replace(changed, kl=0.0)
 
 
 def line(name: str, value: Any, step: int) -> float:
@@ -48,20 +59,30 @@ def _number(name: str, value: Any) -> float:
 
 
 def weights(losses: Losses, step: int) -> Weights:
-    """The weights of a step: those of its phase, a line in a phase counting from the phase's first step."""
+    """The weights of a step: those of its phase, a line in a phase counting from the phase's first step.
+
+    After the last phase the section's own weights hold, or, with `cycle`, the phases begin again."""
     own: dict[str, Any] = {name: getattr(losses, name) for name in TERMS}
-    for phase in losses.phases:
-        phase = dict(phase)
-        length = int(_number("phases.steps", phase.pop("steps", None)))
-        for key in phase:
-            if key not in TERMS:
-                raise Refusal(f"losses.phases: no term named {key!r}: {nearest(str(key), TERMS)}", _NEXT)
-        if step <= length:
-            own |= phase
+    phases = [_phase(dict(phase)) for phase in losses.phases]
+    length = sum(steps for steps, _ in phases)
+    if losses.cycle and length:
+        step = (step - 1) % length + 1
+    for steps, changes in phases:
+        if step <= steps:
+            own |= changes
             break
-        step -= length
+        step -= steps
     values = {name: line(name, value, step) for name, value in own.items()}
-    return Weights(values["rl"], values["bc"], values["pt"], values["kl"] if values["rl"] else 0.0)
+    return Weights(values["rl"], values["bc"], values["pt"], values["kl"] if values["rl"] else 0.0, values["soft"])
+
+
+def _phase(phase: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """(steps, weights) of one phase."""
+    steps = int(_number("phases.steps", phase.pop("steps", None)))
+    for key in phase:
+        if key not in TERMS:
+            raise Refusal(f"losses.phases: no term named {key!r}: {nearest(str(key), TERMS)}", _NEXT)
+    return steps, phase
 
 
 def ever(losses: Losses, steps: int) -> dict[str, bool]:

@@ -24,9 +24,26 @@ def test_phases_replace_weights_for_their_steps_and_count_lines_from_their_own_s
     assert [weights(losses, step).kl for step in (3, 4, 5, 6)] == pytest.approx([0.4, 0.2, 0.0, 0.02])
 
 
+def test_phases_that_cycle_alternate_for_ever() -> None:
+    phases = [{"steps": 2, "rl": 0, "bc": 1}, {"steps": 1, "bc": 0, "kl": {"from": 0.2, "to": 0.0, "steps": 2}}]
+    losses = Losses(rl=1.0, bc=0.5, pt=0.0, kl=0.1, phases=phases, cycle=True)
+    found = [weights(losses, step) for step in range(1, 8)]
+    assert [w.rl for w in found] == [0, 0, 1, 0, 0, 1, 0]
+    assert [w.bc for w in found] == [1, 1, 0, 1, 1, 0, 1]
+    assert [w.kl for w in found] == [0, 0, 0.2, 0, 0, 0.2, 0]
+    assert weights(Losses(rl=1.0, cycle=True), 9).rl == 1.0
+
+
+def test_other_weights_leave_no_leash_without_samples() -> None:
+    now = Weights(1.0, 0.5, 0.1, 0.02)
+    assert now.with_({"rl": 0, "pt": 0.5}) == Weights(0, 0.5, 0.5, 0.0)
+    assert now.with_({"kl": 0.3}) == Weights(1.0, 0.5, 0.1, 0.3)
+    assert now.any and not Weights(0, 0, 0, 0.0, 0).any and Weights(0, 0, 0, 0.0, 0.1).any
+
+
 def test_a_term_is_needed_if_any_step_weighs_it() -> None:
     losses = Losses(rl=0.0, bc=1.0, pt=0.0, kl=0.5, phases=[{"steps": 5, "pt": 0.1}])
-    assert ever(losses, 5) == {"rl": False, "bc": True, "pt": True, "kl": False}
+    assert ever(losses, 5) == {"rl": False, "bc": True, "pt": True, "kl": False, "soft": False}
     late = Losses(rl=1.0, bc=0.0, pt=0.0, kl=0.0, phases=[{"steps": 5, "rl": 0, "bc": 1}])
     assert ever(late, 5)["rl"] is False and ever(late, 6)["rl"] is True
 
