@@ -75,6 +75,14 @@ def answer_tokens_key(answers: Slice, prompts: Slice, student: Mapping[str, Any]
     return Key({}, (answers, prompts), {k: student[k] for k in ("tokenizer", "chat_template")})
 
 
+def soft_targets_key(base: Slice, scorer: str, spec: Mapping[str, Any]) -> Key:
+    """Key of `answer_soft_targets` (base: answer_tokens) or `soft_targets` (base: samples): these tokens under that teacher.
+
+    `spec` is what changes the targets: `kind` (sampled, top_k, student_m), `draws` or `k`, `seed` where there are draws, and
+    `policy`, the model_id whose ids student_m takes. The base's own key says what the teacher was shown before them."""
+    return Key(dict(spec), (base,), {"scorer": scorer})
+
+
 def find_model(lake: Lake, model: ModelSettings | None) -> str | None:
     """model_id of a model by its settings alone, from `models`: its folder need not be there. None where it is not known."""
     known = lake.slices("models", model=asdict(model)) if model else []
@@ -186,6 +194,34 @@ def find_answer_tokens(lake: Lake, recipe: Recipe, answers: Slice, prompts: Slic
             command(recipe, "answers"),
         )
     return found
+
+
+SOFT_NUMBERS = ("draws", "k")
+
+
+def find_soft_targets(lake: Lake, recipe: Recipe, base: Slice, scorer: str, kind: str, policy: str) -> Slice:
+    """Soft targets of exactly these tokens by one teacher; those of student_m by this student's own ids.
+
+    Draws and k are the recipe's where its factory section names them; the recipe's own seed is preferred, not asked for."""
+    table = "soft_targets" if base.table == "samples" else "answer_soft_targets"
+    section = {} if recipe.factory is None else _section(recipe.factory)
+    wanted = _fields(section["soft_targets"]) if section.get("soft_targets") else {}
+    numbers = {name: wanted[name] for name in SOFT_NUMBERS if wanted.get("kind") == kind and name in wanted}
+    found = [
+        s
+        for s in lake.slices(table, kind=kind)
+        if s.parents[0] == base.path
+        and s.models.get("scorer") == scorer
+        and all(s.settings[name] == value for name, value in numbers.items() if name in s.settings)
+        and (kind != "student_m" or s.settings.get("policy") == policy)
+    ]
+    if not found:
+        raise Refusal(
+            f"{base.path} has no soft targets of kind {kind} by {scorer}",
+            command(recipe, "soft_targets") + f" soft_targets.kind={kind}, or losses.soft=0",
+        )
+    own = [s for s in found if s.settings.get("seed") == recipe.seed]
+    return (own or found)[-1]
 
 
 def find_corpora(lake: Lake, recipe: Recipe, tokenizer: str) -> list[Slice]:
