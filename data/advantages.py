@@ -6,17 +6,16 @@ Refuses slices that hold other samples, unknown methods and rules. An invalid sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from data.expression import Expression, compile_expression, finite
-from data.manifest import Slice
+from data.expression import Expression, finite
+from data.joined import widened
 from data.refusal import Refusal, nearest
 from data.relations import quoted
-from data.scalars import KEYS, read_scalars
 from data.segments import Spread, apply, at_rows, ordered, over_blocks, per_row, rank_group, spread
 
 EPSILON = 1e-4  # under σ, as in the GRPO paper's implementation in TRL
@@ -112,19 +111,37 @@ def advantages(
     truncated: np.ndarray | None = None,
     on_truncated: str = "mask",
     penalty: float = 0.0,
+    joined: np.ndarray | None = None,
 ) -> Advantages:
     """Advantages of samples whose groups stand together (MATH §3), over a pool or over one step's rows.
 
     values: (samples,) reward, NaN where there is none; valid, truncated: (samples,) bool; group_starts: (groups,).
     Groups with fewer than two valid samples are out. A group whose σ is 0, or below `min_spread`, counts as zero variance:
     dropped, or kept with advantage 0. Truncated samples: mask (in the baseline, out of the loss), drop (in neither), penalise
-    (`penalty` is subtracted from their reward), keep. `mean_batch_std` takes its σ over the rows given: hand it one step."""
+    (`penalty` is subtracted from their reward), keep. `mean_batch_std` takes its σ over the rows given: hand it one step.
+    joined: (groups,) reward of one more valid row in the group's statistics, NaN where there is none; it is not in the result."""
     _known("advantage method", method, METHODS)
     _known("rule for zero-variance groups", zero_variance, ("drop", "keep"))
-    _known("rule for truncated samples", on_truncated, TRUNCATED_RULES)
+    refuse_rule(on_truncated)
     rows = len(values)
     cut = np.zeros(rows, bool) if truncated is None else np.asarray(truncated, bool)
     rule = _Rule(METHODS[method], min_spread, zero_variance == "drop", on_truncated, penalty)
+    if joined is not None and not np.isnan(joined).all():
+        wide = widened(group_starts, rows, joined)
+        behind = joined[~np.isnan(joined)]
+        found = advantages(
+            wide.fill(values, behind),
+            wide.fill(valid, True),
+            wide.starts,
+            method,
+            min_spread=min_spread,
+            zero_variance=zero_variance,
+            truncated=wide.fill(cut, False),
+            on_truncated=on_truncated,
+            penalty=penalty,
+        )
+        counts = {"samples": rows, "in_loss": int(found.in_loss[wide.own].sum())}
+        return Advantages(found.vector[wide.own], found.in_loss[wide.own], found.group_kept, found.figures | counts)
 
     def work(groups: slice, block: slice) -> Advantages:
         return _normalised(values[block], valid[block], group_starts[groups] - block.start, cut[block], rule)
@@ -153,11 +170,7 @@ class _Rule:
 def _normalised(values: np.ndarray, valid: np.ndarray, starts: np.ndarray, cut: np.ndarray, rule: _Rule) -> Advantages:
     """Advantages of whole groups that fit the cache."""
     rows = len(values)
-    reward = np.where(valid & np.isfinite(values), values, np.nan)
-    if rule.on_truncated == "drop":
-        reward[cut] = np.nan
-    elif rule.on_truncated == "penalise":
-        reward[cut] -= rule.penalty
+    reward = _ruled(values, valid, cut, rule)
     found = spread(reward, starts)
     too_few = found.count < 2
     flat = ~too_few & ((found.std == 0) | (found.std < rule.min_spread))
@@ -171,6 +184,43 @@ def _normalised(values: np.ndarray, valid: np.ndarray, starts: np.ndarray, cut: 
     counts = (len(starts), kept.sum(), flat.sum(), too_few.sum(), rows, invalid, cut.sum(), in_loss.sum())
     vector = np.where(signal, raw, 0.0).astype(np.float32)
     return Advantages(vector, in_loss, kept, dict(zip(FIGURES, map(int, counts), strict=True)))
+
+
+def _ruled(values: np.ndarray, valid: np.ndarray, cut: np.ndarray, rule: _Rule) -> np.ndarray:
+    """Rewards as the statistics see them, NaN where a sample is in none."""
+    reward = np.where(valid & np.isfinite(values), values, np.nan)
+    if rule.on_truncated == "drop":
+        reward[cut] = np.nan
+    elif rule.on_truncated == "penalise":
+        reward[cut] -= rule.penalty
+    return reward
+
+
+def raw_rewards(
+    values: np.ndarray,
+    starts: np.ndarray,
+    *,
+    truncated: np.ndarray | None = None,
+    on_truncated: str = "mask",
+    penalty: float = 0.0,
+    joined: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(r (samples,), r̄ (groups,)) float64 of objectives that normalise by themselves (MATH §4: asymre, kimi).
+
+    r is NaN where a sample is in no statistic; r̄ is over all others, masked ones and a joined answer included, NaN for none."""
+    cut = np.zeros(len(values), bool) if truncated is None else truncated
+    reward = _ruled(values, np.ones(len(values), bool), cut, _Rule(_mean, 0.0, True, on_truncated, penalty))
+    found = spread(reward, starts)
+    total, count = found.mean * found.count, found.count
+    if joined is not None:
+        here = ~np.isnan(joined)
+        total, count = total + np.where(here, joined, 0.0), count + here
+    return reward, np.divide(total, count, out=np.full(len(starts), np.nan), where=count > 0)
+
+
+def refuse_rule(on_truncated: str) -> None:
+    """Refuse a rule for cut samples that does not exist."""
+    _known("rule for truncated samples", on_truncated, TRUNCATED_RULES)
 
 
 def _known(what: str, name: str, known: Collection[str]) -> None:
@@ -225,59 +275,6 @@ METHODS: dict[str, Method] = {
     "quantile": _quantile,
     "mean_batch_std": _mean_batch_std,
 }
-
-
-@dataclass(frozen=True)
-class PoolAdvantages:
-    """A whole pool's advantages by ordinal. `values`: the expression's value, float64; `passed`: the filter's verdict.
-
-    `sql` and `slices` are what `runs` pins: the window form, and `table/slice` of everything read."""
-
-    values: np.ndarray
-    passed: np.ndarray
-    group_starts: np.ndarray
-    advantages: Advantages
-    sql: str
-    slices: tuple[str, ...]
-
-
-def pool_advantages(
-    samples: Slice,
-    rewards: Mapping[str, Slice],
-    reward: str,
-    *,
-    where: str | None = None,
-    method: str = "mean",
-    min_spread: float = 0.0,
-    zero_variance: str = "drop",
-    on_truncated: str = "mask",
-    penalty: float = 0.0,
-) -> PoolAdvantages:
-    """Compile, read, evaluate and normalise. `rewards`: component label → its slice for exactly these samples.
-
-    `where` only marks samples in `passed` (null does not pass); it takes none out of the statistics."""
-    expression = compile_expression(reward, rewards)
-    condition = compile_expression(where, rewards) if where else None
-    names = expression.names | (condition.names if condition else frozenset())
-    used = {label: slice_ for label, slice_ in rewards.items() if label in names}
-    looks_at_cuts = {"finish_reason"} if on_truncated != "keep" else set()
-    columns = read_scalars(samples, used, columns=sorted((names - set(used)) | looks_at_cuts))
-    starts = starts_of(columns[KEYS[0]])
-    values = evaluate(expression, columns, starts=starts)
-    passed = evaluate(condition, columns, starts=starts) if condition else np.ones(len(values))
-    found = advantages(
-        values,
-        ~np.isnan(values),
-        starts,
-        method,
-        min_spread=min_spread,
-        zero_variance=zero_variance,
-        truncated=is_truncated(columns["finish_reason"]) if looks_at_cuts else None,
-        on_truncated=on_truncated,
-        penalty=penalty,
-    )
-    slices = (samples.path, *(slice_.path for slice_ in used.values()))
-    return PoolAdvantages(values, passed > 0, starts, found, expression.sql, slices)
 
 
 def is_truncated(finish_reason: pa.ChunkedArray) -> np.ndarray:

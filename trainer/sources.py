@@ -27,7 +27,7 @@ from trainer.schedule import ever
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from data.advantages import PoolAdvantages
+    from data.pool_advantages import PoolAdvantages
     from trainer.replay import Group
     from trainer.stream import Source
 
@@ -145,7 +145,7 @@ def _horizon(settings: TrainerSettings) -> int:
 
 
 def _pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) -> PoolReading:
-    from data.advantages import pool_advantages
+    from data.pool_advantages import pool_advantages
     from trainer.replay import refuse_behaviour
 
     if not recipe.reward:

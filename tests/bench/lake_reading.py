@@ -32,7 +32,7 @@ def main(kind: str) -> None:
 
 def advantages(lake: Lake) -> dict[str, float]:
     """Seconds (median) and peak memory of three components to one vector, normalised per group."""
-    from data.advantages import pool_advantages
+    from data.pool_advantages import pool_advantages
 
     before = resident()
     samples = _samples(lake, SAMPLES, length=1, logprobs=False)

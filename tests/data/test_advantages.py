@@ -10,8 +10,10 @@ import pyarrow as pa
 import pytest
 
 from data import Lake, Refusal, segments
-from data.advantages import METHODS, advantages, evaluate, is_truncated, pool_advantages, starts_of
+from data.advantages import METHODS, advantages, evaluate, is_truncated, raw_rewards, starts_of
 from data.expression import compile_expression
+from data.joined import only_where_none_passes
+from data.pool_advantages import pool_advantages, without_reward
 from data.scalars import read_scalars
 
 NAN = math.nan
@@ -249,3 +251,77 @@ def test_an_unknown_finish_reason_is_no_cut() -> None:
     plain = pa.chunked_array([["stop", None, "length"], [None, "stop"]])
     assert is_truncated(plain).tolist() == [False, False, True, False, False]
     assert is_truncated(plain.dictionary_encode()).tolist() == [False, False, True, False, False]
+
+
+JOINED = np.array([10.0, NAN, 1.0, NAN, NAN])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_joined_answer_is_one_more_row_of_its_group_that_is_then_dropped(method: str) -> None:
+    found = advantages(VALUES, VALID, STARTS, method, joined=JOINED)
+    longer = np.array([1, 2, 6.0, 10.0, 0.1, 0.1, 7.0, 1.0, 0.0, 5.0, NAN, NAN, 4.0])
+    groups = [[1, 2, 6.0, 10.0], [0.1, 0.1], [7.0, 1.0], [0.0, 5.0, NAN], [NAN, 4.0]]
+    own = [0, 1, 2, 4, 5, 6, 8, 9, 10, 11, 12]
+    np.testing.assert_allclose(found.vector, np.array(_loop(method, groups))[own], rtol=2e-6, atol=1e-6)
+    assert len(longer[own]) == len(VALUES) and found.group_kept.tolist() == [True, False, True, True, False]
+    assert found.figures["samples"] == 11 and found.figures["in_loss"] == found.in_loss.sum() == 6
+    assert found.figures["invalid"] == 2
+
+
+def test_a_group_of_failures_has_spread_once_the_answer_joins() -> None:
+    values, starts = np.array([0.0, 0, 0, 1, 0, 1]), np.array([0, 3])
+    alone = advantages(values, np.ones(6, bool), starts)
+    assert alone.group_kept.tolist() == [False, True]
+    together = advantages(values, np.ones(6, bool), starts, joined=np.array([1.0, NAN]))
+    assert together.vector.tolist() == pytest.approx([-0.25] * 3 + [1 / 3, -2 / 3, 1 / 3])
+    cut = np.array([False, False, True, False, False, False])
+    masked = advantages(values, np.ones(6, bool), starts, joined=np.array([1.0, NAN]), truncated=cut)
+    assert masked.in_loss.tolist() == [True, True, False, True, True, True]
+
+
+def test_an_answer_joins_only_where_no_sample_passes() -> None:
+    passed = np.array([False, False, True, False, False])
+    joined = only_where_none_passes(np.array([1.0, 2.0, NAN]), passed, np.array([0, 2, 4]))
+    np.testing.assert_array_equal(joined, [1.0, NAN, NAN])
+
+
+@pytest.mark.parametrize(
+    ("rule", "reward", "baseline"),
+    [("mask", [1, 2, 6.0], 3), ("drop", [1, 2, NAN], 1.5), ("penalise", [1, 2, 1.0], 4 / 3), ("keep", [1, 2, 6.0], 3)],
+)
+def test_raw_rewards_keep_masked_samples_in_the_baseline(rule: str, reward: list[float], baseline: float) -> None:
+    values, starts = np.array([1, 2, 6.0, NAN, NAN, 4.0]), np.array([0, 3, 4])
+    cut = np.arange(6) == 2
+    found, mean = raw_rewards(values, starts, truncated=cut, on_truncated=rule, penalty=5.0)
+    np.testing.assert_array_equal(found, [*reward, NAN, NAN, 4.0])
+    np.testing.assert_allclose(mean, [baseline, NAN, 4.0])
+    joined = raw_rewards(values, starts, truncated=cut, on_truncated="mask", joined=np.array([7.0, 5.0, NAN]))[1]
+    np.testing.assert_allclose(joined, [4.0, 5.0, 4.0])
+
+
+def test_a_pool_without_a_reward_has_every_sample_but_the_cut_ones(lake: Lake) -> None:
+    samples = lake.slices("samples", label="demo")[0]
+    found = without_reward(samples)
+    assert found.advantages.in_loss.tolist() == [True, True, False, True, True, True, False, True]
+    assert not found.advantages.vector.any() and found.advantages.group_kept.all() and found.sql is None
+    assert without_reward(samples, "keep").advantages.in_loss.all()
+    assert found.group_starts.tolist() == [0, 4, 7] and found.slices == (samples.path,)
+
+
+def test_answers_join_the_pools_groups_by_their_ids(lake: Lake) -> None:
+    samples = lake.slices("samples", label="demo")[0]
+    rewards = {r.label: r for r in lake.slices("rewards") if samples.path in r.parents}
+    ids = lake.read(samples, ["group_id"]).column(0).to_numpy()
+
+    def answers(groups: np.ndarray) -> np.ndarray:
+        assert groups.tolist() == [ids[0], ids[4], ids[7]]
+        return np.array([9.0, 9.0, 9.0])
+
+    found = pool_advantages(samples, rewards, "length", where="length > 3", best_answers=answers, raw=True)
+    plain = pool_advantages(samples, rewards, "length", where="length > 3", raw=True)
+    passes = np.logical_or.reduceat(found.passed, found.group_starts)
+    assert found.joined is not None and found.baseline is not None and plain.baseline is not None
+    np.testing.assert_array_equal(np.isnan(found.joined), passes)
+    assert 0 < passes.sum() < 3
+    np.testing.assert_array_equal(found.baseline == plain.baseline, passes)
+    assert plain.joined is None and pool_advantages(samples, rewards, "length").reward is None

@@ -109,7 +109,7 @@ MUTATIONS = [
     Mutation(ADVANTAGES, "np.flatnonzero(ids[1:] != ids[:-1]) + (row + 1)", "np.flatnonzero(ids[1:] != ids[:-1]) + 1",
              "groups: starts within a chunk", EDGES),
     Mutation(ADVANTAGES, "if last is None or ids[0] != last:", "if True:", "groups: a chunk begins one", EDGES),
-    Mutation(ADVANTAGES, "PoolAdvantages(values, passed > 0, ", "PoolAdvantages(values, passed >= 0, ",
+    Mutation("data/pool_advantages.py", "PoolAdvantages(values, passed > 0, ", "PoolAdvantages(values, passed >= 0, ",
              "filter: false passes", POOL),
     Mutation(ADVANTAGES, 'index("length")', 'index("stop")', "truncated: which reason", POOL),
     # statistics of groups
