@@ -9,6 +9,10 @@ All log-probabilities are in nats, float32. Behaviour is the distribution that a
 
     model       load and save a policy, its head, its end tokens, its context length
     attention   rows, masks, positions and the shared prefix
+    rows        groups as one packed row of token ids
+    interface   the attention function that transformers calls
+    split       attention of a packed row in flash calls, on the CPU
+    flex        attention of a packed row by FlexAttention, on CUDA
     pack        groups to hidden states: each prompt once where the layout allows it
     head        hidden states to log π, a chunk of the vocabulary-wide rows at a time
     logprobs    groups to log π, and the check of the layout

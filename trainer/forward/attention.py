@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.forward.interface import Layout
+
 
 @dataclass
 class Prefix:
@@ -55,6 +57,16 @@ def encode(model: Any, ids_bt: Tensor, mask_bt: Tensor, position_bt: Tensor, cac
     if cache is not None:
         given["cache" if "cache" in accepted else "past_key_values"] = cache  # the name changed within transformers 5
     return body(**given, return_dict=True).last_hidden_state
+
+
+def encode_packed(model: Any, ids_1n: Tensor, position_1n: Tensor, packed: Layout) -> Tensor:
+    """Last hidden states (n, d) of one packed row. The layout travels with the call down to the attention function.
+
+    The mask is a stand-in: a four-dimensional one is handed on unseen, so that none of n × n is made."""
+    unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids_1n.device)
+    body = model.get_decoder()
+    given: dict[str, Any] = {"input_ids": ids_1n, "attention_mask": unused, "position_ids": position_1n}
+    return body(**given, use_cache=False, packed=packed, return_dict=True).last_hidden_state[0]
 
 
 def prefill(model: Any, prompts: Sequence[Sequence[int]], device: torch.device) -> Prefix:

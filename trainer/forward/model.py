@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainer.forward import interface
 from trainer.forward.attention import encode, pad_rows
 from trainer.forward.head import Head
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # largest |Δ log π| between layouts; half types round differently in every matrix product (.017 to .036 on average)
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.25}
+LAYOUTS = ("split", "kv", "flex", "plain")
 LAYOUT_ERRORS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
@@ -30,9 +32,9 @@ class Policy:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     layout: str
-    """`kv` (each prompt once) or `plain` (every sample a row)."""
+    """`split`, `flex` and `kv` (each prompt once) or `plain` (every sample a row): see `pack`."""
     reason: str = ""
-    """Why the layout is plain although kv was wanted; empty otherwise."""
+    """Why the layout is not the one that was wanted first; empty otherwise."""
 
     @property
     def device(self) -> torch.device:
@@ -54,24 +56,26 @@ def load(
 ) -> Policy:
     """The policy at `path` (folder or hub id), in eval mode, its head and its layout checked.
 
-    initial: `pretrained`, or `random` (weights drawn under `seed` from the configuration alone). layout: `kv`, `plain`, or `auto`:
-    kv if it gives plain's log π on a small probe group, else plain with the reason.
-    Raises ValueError where the model, its tokenizer or a type of that name is missing, or the head is not understood."""
+    initial: `pretrained`, or `random` (weights drawn under `seed` from the configuration alone). layout: one of
+    `LAYOUTS`, or `auto`: the first of split (flex on CUDA) and kv that gives plain's log π on a small probe group, else plain, with
+    the reasons. Raises ValueError where the model, its tokenizer or a type of that name is missing, the head is not understood, or
+    the model cannot take the layout that was named."""
     from transformers.utils import logging
 
     origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     if gguf_file is not None:
         origin["gguf_file"] = gguf_file
-    if layout not in ("auto", "kv", "plain"):
-        raise ValueError(f"layout is {layout!r}; known: auto, kv, plain")
+    if layout not in ("auto", *LAYOUTS):
+        raise ValueError(f"layout is {layout!r}; known: auto, {', '.join(LAYOUTS)}")
     _refuse_missing_folder(path)
     logging.disable_progress_bar()  # the commands show bars of their own
     tokenizer = _tokenizer(path, origin)
     model = _model(path, origin, _dtype(dtype), initial, seed).eval()
     torch.nn.Module.to(model, _device(device))
     check_head(model)
-    policy = Policy(model, tokenizer, "plain" if layout == "plain" else "kv")
-    return _with_exact_layout(policy) if layout == "auto" else policy
+    if layout == "auto":
+        return _with_exact_layout(Policy(model, tokenizer, "plain"))
+    return _with_named_layout(Policy(model, tokenizer, layout))
 
 
 def save(policy: Policy, folder: str) -> None:
@@ -111,7 +115,7 @@ def check_head(model: PreTrainedModel) -> None:
 
 
 def checkpoint_activations(policy: Policy) -> None:
-    """Recompute each layer in the backward pass; the layout becomes plain, since a cache with gradient cannot be recomputed.
+    """Recompute each layer in the backward pass. Layout kv becomes plain: a cache with gradient cannot be recomputed.
 
     Only the layers themselves are told that they train: what is inside them stays in eval mode, without dropout."""
     from transformers.modeling_layers import GradientCheckpointingLayer
@@ -120,7 +124,8 @@ def checkpoint_activations(policy: Policy) -> None:
     for module in policy.model.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.training = True
-    policy.layout, policy.reason = "plain", "activation checkpointing drops the cache that layout kv needs"
+    if policy.layout == "kv":
+        policy.layout, policy.reason = "plain", "activation checkpointing drops the cache that layout kv needs"
 
 
 def end_token_ids(policy: Policy) -> list[int]:
@@ -139,25 +144,57 @@ def context_length(policy: Policy) -> int | None:
     return getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
 
 
+def _with_named_layout(policy: Policy) -> Policy:
+    """The layout that was asked for, unchecked but for what it cannot do at all."""
+    if policy.layout in ("split", "flex"):
+        try:
+            interface.install(policy.model)
+        except LAYOUT_ERRORS as error:
+            raise ValueError(
+                f"layout {policy.layout} cannot be had: {error}; layout auto finds one that can"
+            ) from error
+    return policy
+
+
 def _with_exact_layout(policy: Policy) -> Policy:
+    """The first layout that gives plain's log π; the reasons of those before it are kept."""
+    reasons: list[str] = []
+    own = policy.model.config.get_text_config()._attn_implementation
+    for layout in ("flex" if policy.device.type == "cuda" else "split", "kv"):
+        reason = _wrong(Policy(policy.model, policy.tokenizer, layout))
+        if not reason:
+            return Policy(policy.model, policy.tokenizer, layout, "; ".join(reasons))
+        reasons.append(reason)
+        if policy.model.config.get_text_config()._attn_implementation != own:
+            policy.model.set_attn_implementation(own)
+    return Policy(policy.model, policy.tokenizer, "plain", "; ".join(reasons))
+
+
+def _wrong(policy: Policy) -> str:
+    """Why the policy's layout is not exact on a small probe group; empty where it is.
+
+    A window need not be shorter than the probe: the packed layouts refuse a layer whose window does not reach its attention
+    (`interface`), kv keeps the library's own, and the tests try windows shorter than prompts with both."""
     from trainer.forward.logprobs import check_layout  # logprobs needs Policy
-    from trainer.forward.pack import GroupTokens
+    from trainer.forward.rows import GroupTokens
 
     rows = head_of(policy.model).weight_vd.shape[0]
     ids = torch.randint(rows, (32,), generator=torch.Generator().manual_seed(0)).tolist()
     probe = [
         GroupTokens(ids[:7], [ids[7:12], ids[12:13], ids[13:16]]),
         GroupTokens(ids[16:20], [ids[20:22], ids[22:26]]),
+        GroupTokens(ids[26:28], [ids[28:32]]),
     ]
     tolerance = TOLERANCE.get(policy.model.dtype, 1e-4)
     try:
+        if policy.layout in ("split", "flex"):
+            interface.install(policy.model)
         delta = check_layout(policy, probe)
     except LAYOUT_ERRORS as error:
-        return Policy(policy.model, policy.tokenizer, "plain", f"layout kv fails on this model: {error}")
+        return f"layout {policy.layout} fails on this model: {_first_line(error)}"
     if delta <= tolerance:
-        return policy
-    reason = f"layouts kv and plain differ by {delta:.2g} nats on the probe group, more than {tolerance:g}"
-    return Policy(policy.model, policy.tokenizer, "plain", reason)
+        return ""
+    return f"layouts {policy.layout} and plain differ by {delta:.2g} nats on the probe group, more than {tolerance:g}"
 
 
 def _model(path: str, origin: dict[str, Any], dtype: torch.dtype, initial: str, seed: int) -> PreTrainedModel:

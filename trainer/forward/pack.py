@@ -1,6 +1,7 @@
 """Groups to hidden states: micro-batches planned by tokens, each prompt encoded once where the layout allows it.
 
-Layouts. `kv`: the prompts of all groups once, as rows, with keys and values kept *with gradient*; these are expanded to the
+Layouts. `split` (CPU) and `flex` (CUDA): all groups in one packed row without padding, each prompt once, attention by blocks.
+`kv`: the prompts of all groups once, as rows, with keys and values kept *with gradient*; these are expanded to the
 samples, and the completions run as rows behind them. Exact for windows, ALiBi and ragged lengths. A group with a single completion
 (a behaviour-cloning answer, a document) gains nothing and runs as a plain row in the same call. `plain`: every sample is a row
 [prompt | completion]. Refuses empty prompts, empty completions, and more tokens than the model has positions."""
@@ -13,31 +14,33 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from trainer.forward.attention import encode, extend, pad_rows, prefill, repeat
-from trainer.forward.model import Policy, context_length
+from trainer.forward.attention import encode, encode_packed, extend, pad_rows, prefill, repeat
+from trainer.forward.flex import BLOCK, Flex
+from trainer.forward.model import LAYOUTS, Policy, context_length
+from trainer.forward.rows import GroupTokens, packed
+from trainer.forward.split import Split
 
-
-@dataclass(frozen=True)
-class GroupTokens:
-    """The token ids of one prompt and of its completions, end tokens included.
-
-    A behaviour-cloning answer is a group with one completion; so is a document, whose prompt is its first token."""
-
-    prompt: Sequence[int]
-    completions: Sequence[Sequence[int]]
+__all__ = ["GroupTokens", "hidden_states", "plan", "tokens_forwarded"]
 
 
 @dataclass(frozen=True)
 class _Rectangles:
-    """The three padded blocks of one call, each (rows, longest): shared prompts, their completions, plain rows."""
+    """The token positions of one call: three padded blocks, each (rows, longest): shared prompts, their completions, plain
+    rows; and one packed row."""
 
     prompts: tuple[int, int] = (0, 0)
     tails: tuple[int, int] = (0, 0)
     rows: tuple[int, int] = (0, 0)
+    packed: int = 0
+    multiple: int = 1
+    """The packed row is filled up to a multiple of this."""
 
     def joined(self, group: GroupTokens, layout: str) -> _Rectangles:
         """The blocks with one more group."""
         lengths = [len(completion) - 1 for completion in group.completions]
+        if layout in ("split", "flex"):
+            multiple = BLOCK if layout == "flex" else 1
+            return replace(self, packed=self.packed + len(group.prompt) + sum(lengths), multiple=multiple)
         if not _shares(group, layout):
             return replace(self, rows=_grown(self.rows, [len(group.prompt) + length for length in lengths]))
         tails = _grown(self.tails, [length for length in lengths if length])
@@ -46,7 +49,8 @@ class _Rectangles:
     @property
     def positions(self) -> int:
         """Token positions, padding included."""
-        return sum(count * longest for count, longest in (self.prompts, self.tails, self.rows))
+        padded = sum(count * longest for count, longest in (self.prompts, self.tails, self.rows))
+        return padded + -(-self.packed // self.multiple) * self.multiple
 
 
 def _grown(block: tuple[int, int], lengths: Sequence[int]) -> tuple[int, int]:
@@ -57,8 +61,8 @@ def tokens_forwarded(groups: Sequence[GroupTokens], layout: str) -> int:
     """Token positions that one call runs through the transformer, padding included.
 
     >>> group = GroupTokens([1, 2, 3], [[4, 5], [6], [7, 8, 9]])
-    >>> tokens_forwarded([group], "kv"), tokens_forwarded([group], "plain")
-    (7, 15)
+    >>> [tokens_forwarded([group], layout) for layout in ("split", "kv", "plain")]
+    [6, 7, 15]
     """
     blocks = _Rectangles()
     for group in groups:
@@ -91,6 +95,8 @@ def hidden_states(policy: Policy, groups: Sequence[GroupTokens]) -> tuple[Tensor
 
     Differentiable to the weights, through the shared prompt too. Raises ValueError where a group is empty or too long."""
     _refuse(policy, groups)
+    if policy.layout in ("split", "flex"):
+        return _packed_row(policy, groups)
     shared, alone = _split(groups, policy.layout)
     parts: list[Tensor] = []
     where: dict[tuple[int, int], list[int]] = {}
@@ -104,9 +110,24 @@ def hidden_states(policy: Policy, groups: Sequence[GroupTokens]) -> tuple[Tensor
     return torch.cat(parts).index_select(0, index_n), target_n
 
 
+def _packed_row(policy: Policy, groups: Sequence[GroupTokens]) -> tuple[Tensor, Tensor]:
+    """`hidden_states` in the layouts split and flex. flex fills the row up with copies of its last token, each on its own."""
+    row, device = packed(groups), policy.device
+    fill = -len(row.ids) % BLOCK if policy.layout == "flex" else 0
+    position_n = torch.tensor(row.positions + [0] * fill, device=device)
+    ids_1n = torch.tensor([row.ids + row.ids[-1:] * fill], device=device)
+    layout = (Flex if policy.layout == "flex" else Split)(row.parts, position_n)
+    hidden_nd = encode_packed(policy.model, ids_1n, position_n[None], layout)
+    source_n = torch.tensor(row.source, device=device)
+    target_n = torch.tensor(
+        [token for g in groups for completion in g.completions for token in completion], device=device
+    )
+    return hidden_nd.index_select(0, source_n), target_n
+
+
 def _shares(group: GroupTokens, layout: str) -> bool:
-    if layout not in ("kv", "plain"):
-        raise ValueError(f"layout is {layout!r}; known: kv, plain")
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout is {layout!r}; known: {', '.join(LAYOUTS)}")
     return layout == "kv" and len(group.completions) > 1
 
 
@@ -170,7 +191,7 @@ def _refuse(policy: Policy, groups: Sequence[GroupTokens]) -> None:
     if policy.layout == "kv" and torch.is_grad_enabled() and _checkpoints(policy):
         raise ValueError(
             "layout kv keeps a cache with gradient, which activation checkpointing drops:"
-            " turn checkpointing on with checkpoint_activations, which sets the layout to plain"
+            " turn checkpointing on with checkpoint_activations, which leaves this layout"
         )
 
 

@@ -11,9 +11,11 @@ import torch
 from trainer.forward import context_length, end_token_ids, group_logprobs, head_of, load, save
 from trainer.forward import logprobs as logprobs_module
 from trainer.forward import pack as pack_module
+from trainer.forward import split as split_module
 from trainer.forward.model import check_head
 
-FAMILIES = ["llama", "qwen3", "mistral", "gemma3", "gpt2", "bloom"]
+PACKED = ["llama", "qwen3", "mistral", "gemma3", "gpt2"]
+FAMILIES = [*PACKED, "bloom"]
 SHAPES = [(9, [4, 1, 7]), (3, [5])]
 
 
@@ -63,7 +65,7 @@ def test_loaded_models_have_no_dropout_and_the_type_that_was_asked_for(tiny_mode
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_half_precision_keeps_the_shared_layout(family, tiny_model):
-    assert load(tiny_model(family), dtype="bfloat16").layout == "kv"
+    assert load(tiny_model(family), dtype="bfloat16").layout == ("split" if family in PACKED else "kv")
 
 
 @pytest.mark.parametrize("path", ["/nowhere/model", "./nowhere", "tests/nowhere", "a/b/c"])
@@ -125,7 +127,7 @@ def test_scales_and_soft_caps_are_read_and_exact(config, fields, random_groups, 
     made = getattr(transformers, config)(**shape, **ids, **fields, initializer_range=0.15)
     transformers.AutoModelForCausalLM.from_config(made).save_pretrained(folder)
     tiny, groups = load(folder), random_groups(SHAPES)
-    assert (tiny.layout, tiny.reason) == ("kv", "")
+    assert tiny.layout == ("kv" if config == "Gemma2Config" else "split")
     head = head_of(tiny.model)
     assert (head.scale, head.soft_cap) == (
         {"CohereConfig": 0.25, "GraniteConfig": 0.25}.get(config, 1.0),
@@ -151,7 +153,7 @@ def test_a_head_bias_is_read_and_exact(random_groups, logprobs_alone, tiny_model
     torch.nn.init.normal_(model.lm_head.bias)
     model.save_pretrained(folder)
     tiny, groups = load(folder), random_groups(SHAPES)
-    assert tiny.layout == "kv" and head_of(tiny.model).bias_v is not None
+    assert tiny.layout == "split" and head_of(tiny.model).bias_v is not None
     with torch.no_grad():
         torch.testing.assert_close(group_logprobs(tiny, groups), logprobs_alone(tiny.model, groups), atol=1e-5, rtol=0)
 
@@ -178,7 +180,7 @@ def test_opt_loads_and_is_exact(random_groups, logprobs_alone, tiny_model, tmp_p
     )
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tiny, groups = load(folder), random_groups(SHAPES)
-    assert tiny.layout == "kv"
+    assert tiny.layout == "split"
     with torch.no_grad():
         torch.testing.assert_close(group_logprobs(tiny, groups), logprobs_alone(tiny.model, groups), atol=1e-5, rtol=0)
 
@@ -186,7 +188,7 @@ def test_opt_loads_and_is_exact(random_groups, logprobs_alone, tiny_model, tmp_p
 def test_a_layout_that_is_wrong_falls_back_to_plain_and_says_why(tiny_model, monkeypatch):
     monkeypatch.setattr(logprobs_module, "check_layout", lambda policy, groups: 0.25)
     tiny = load(tiny_model("llama"))
-    assert tiny.layout == "plain" and "differ by 0.25 nats" in tiny.reason
+    assert tiny.layout == "plain" and tiny.reason.count("differ by 0.25 nats") == 2
     monkeypatch.setattr(logprobs_module, "check_layout", lambda policy, groups: float("nan"))
     assert load(tiny_model("llama")).layout == "plain"
     assert load(tiny_model("llama"), layout="kv").layout == "kv"
@@ -197,8 +199,44 @@ def test_a_layout_that_fails_falls_back_to_plain_and_says_why(tiny_model, monkey
         raise TypeError("no cache of that kind")
 
     monkeypatch.setattr(pack_module, "prefill", fails)
-    tiny = load(tiny_model("llama"))
+    tiny = load(tiny_model("bloom"))
     assert tiny.layout == "plain" and "no cache of that kind" in tiny.reason
+
+
+def test_a_torch_without_the_operators_takes_kv_and_says_why(tiny_model, random_groups, logprobs_alone, monkeypatch):
+    monkeypatch.setattr(split_module, "operators_present", lambda: False)
+    tiny, groups = load(tiny_model("llama")), random_groups(SHAPES)
+    assert tiny.layout == "kv" and "no flash attention of its own for layout split on cpu" in tiny.reason
+    assert tiny.model.config._attn_implementation == "sdpa"
+    with torch.no_grad():
+        torch.testing.assert_close(group_logprobs(tiny, groups), logprobs_alone(tiny.model, groups), atol=1e-5, rtol=0)
+
+
+def test_a_layout_that_is_named_and_cannot_be_had_is_refused(tiny_model):
+    with pytest.raises(ValueError, match=r"layout split cannot be had: BloomForCausalLM .*layout auto"):
+        load(tiny_model("bloom"), layout="split")
+
+
+def test_a_packed_layout_leaves_other_models_and_the_saved_folder_alone(tiny_model, tmp_path):
+    first, second = load(tiny_model("llama")), load(tiny_model("llama"), layout="kv")
+    assert first.layout == "split" and second.model.config._attn_implementation == "sdpa"
+    save(first, str(tmp_path))
+    assert "packed" not in (tmp_path / "config.json").read_text()
+
+
+def test_a_packed_policy_still_generates_with_transformers_as_before(tiny_model):
+    ids_1t = torch.tensor([[5, 9, 17, 30]])
+    first, second = (load(tiny_model("llama"), layout=layout).model for layout in ("split", "plain"))
+    drawn = [model.generate(ids_1t, max_new_tokens=6, do_sample=False, pad_token_id=0) for model in (first, second)]
+    assert torch.equal(*drawn)
+
+
+def test_a_window_that_does_not_reach_the_attention_call_is_refused(tiny_model, random_groups):
+    tiny = load(tiny_model("gemma3"), layout="split")
+    layer = next(layer for layer in tiny.model.model.layers if layer.self_attn.sliding_window is not None)
+    layer.self_attn.sliding_window = None
+    with pytest.raises(NotImplementedError, match="has the window 6, its attention is told None"):
+        group_logprobs(tiny, random_groups(SHAPES))
 
 
 def test_a_recurrent_model_is_plain_with_a_reason_and_exact(random_groups, logprobs_alone, tiny_model, tmp_path):
@@ -239,7 +277,7 @@ def test_gguf_files_load_as_dense_weights_that_train_and_save(kind, tiny_model, 
     source = load(tiny_model("llama"))
     file = _write_gguf(gguf, source, tmp_path / "tiny.gguf", quantisation)
     tiny = load(str(tmp_path), gguf_file=file.name)
-    assert tiny.model.config.num_hidden_layers == 2 and tiny.layout == "kv"
+    assert tiny.model.config.num_hidden_layers == 2 and tiny.layout == "split"
     for name in ("model.embed_tokens.weight", "lm_head.weight", "model.layers.1.mlp.up_proj.weight"):
         stored = gguf.quants.quantize(source.model.state_dict()[name].numpy(), quantisation)
         expected = torch.from_numpy(gguf.quants.dequantize(stored, quantisation))
