@@ -15,6 +15,7 @@ All log-probabilities are in nats, float32. Behaviour is the distribution that a
     flex        attention of a packed row by FlexAttention, on CUDA
     pack        groups to hidden states: each prompt once where the layout allows it
     head        hidden states to log π, a chunk of the vocabulary-wide rows at a time
+    kernel      hidden states to Σ weight · log π and its gradients, in one pass
     logprobs    groups to log π, and the check of the layout
     generate    samples with their behaviour log-probabilities
 """
@@ -22,7 +23,8 @@ All log-probabilities are in nats, float32. Behaviour is the distribution that a
 from __future__ import annotations
 
 from trainer.forward.generate import Generated, Sampling, generate
-from trainer.forward.head import Head, token_logprobs
+from trainer.forward.head import Head, support_logprobs, token_logprobs
+from trainer.forward.kernel import kernel_head
 from trainer.forward.logprobs import check_layout, flat_n, group_logprobs, pad_bt
 from trainer.forward.model import Policy, checkpoint_activations, context_length, end_token_ids, head_of, load, save
 from trainer.forward.pack import GroupTokens, hidden_states, plan, tokens_forwarded
@@ -42,10 +44,12 @@ __all__ = [
     "group_logprobs",
     "head_of",
     "hidden_states",
+    "kernel_head",
     "load",
     "pad_bt",
     "plan",
     "save",
+    "support_logprobs",
     "token_logprobs",
     "tokens_forwarded",
 ]

@@ -6,7 +6,7 @@ Refuses shapes that do not fit and a temperature that is not positive."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ class Head:
 
     def logits(self, hidden_nd: Tensor) -> Tensor:
         """Whole logits (n, v) in float32 (float64 stays), with gradient: for few rows only, such as one decoding step."""
-        return _logits(hidden_nd.to(self.weight_vd.dtype), self)
+        return logits_of(hidden_nd.to(self.weight_vd.dtype), self)
 
 
 def token_logprobs(
@@ -43,21 +43,49 @@ def token_logprobs(
     where they require it, the head's weight and bias; they equal those of `log_softmax` followed by `gather`.
     Rows are taken `chunk` at a time (fewer where the vocabulary is so large that a chunk would pass 64 MiB). Memory beyond the
     gradients themselves: one chunk of logits; the last chunk is kept between the passes, so a short batch recomputes nothing."""
-    if hidden_nd.ndim != 2 or target_n.shape != hidden_nd.shape[:1] or hidden_nd.shape[1] != head.weight_vd.shape[1]:
-        shapes = [tuple(x.shape) for x in (hidden_nd, target_n, head.weight_vd)]
+    inputs = computed(hidden_nd, head, target_n, temperature, chunk)
+    logprob_n1 = _SupportLogprobs.apply(*inputs.tensors, target_n[:, None], inputs.head, temperature, inputs.rows)
+    return logprob_n1.squeeze(1)
+
+
+def support_logprobs(
+    hidden_nd: Tensor, head: Head, ids_nk: Tensor, *, temperature: float = 1.0, chunk: int = 256
+) -> Tensor:
+    """log π(id | hidden) in nats, float32 (n, k), of k ids a position; an id may stand twice. Else as `token_logprobs`."""
+    inputs = computed(hidden_nd, head, ids_nk, temperature, chunk, axes=2)
+    return _SupportLogprobs.apply(*inputs.tensors, ids_nk, inputs.head, temperature, inputs.rows)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Hidden states and head in the type in which the logits are computed, the rows of a chunk, and the head's numbers."""
+
+    tensors: tuple[Tensor, Tensor, Tensor | None]
+    head: Head
+    rows: int
+
+
+def computed(hidden_nd: Tensor, head: Head, ids: Tensor, temperature: float, chunk: int, axes: int = 1) -> Inputs:
+    """What a chunked head needs, checked. The type is the weights', or autocast's; sums over the vocabulary are float32 in both."""
+    fits = ids.ndim == axes and ids.shape[:1] == hidden_nd.shape[:1] and hidden_nd.shape[1:] == head.weight_vd.shape[1:]
+    if hidden_nd.ndim != 2 or not fits:
+        shapes, wanted = [tuple(x.shape) for x in (hidden_nd, ids, head.weight_vd)], "(n,)" if axes == 1 else "(n, k)"
         raise ValueError(
-            f"hidden has shape {shapes[0]}, target {shapes[1]}, head weight {shapes[2]}: (n, d), (n,), (v, d)"
+            f"hidden has shape {shapes[0]}, target {shapes[1]}, head weight {shapes[2]}: (n, d), {wanted}, (v, d)"
         )
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}, log-probabilities need one above 0")
+    device, dtype = hidden_nd.device.type, head.weight_vd.dtype
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device)
     rows = max(1, min(chunk, CHUNK_ELEMENTS // head.weight_vd.shape[0]))
-    hidden_nd = hidden_nd.to(head.weight_vd.dtype)
-    return _TokenLogprobs.apply(
-        hidden_nd, head.weight_vd, head.bias_v, target_n, head.scale, head.soft_cap, temperature, rows
-    )
+    bias_v = None if head.bias_v is None else head.bias_v.to(dtype)
+    # the weights travel beside the head, as arguments of an autograd function: a tensor within an object gets no gradient
+    return Inputs((hidden_nd.to(dtype), head.weight_vd.to(dtype), bias_v), head, rows)
 
 
-def _logits(hidden_nd: Tensor, head: Head) -> Tensor:
+def logits_of(hidden_nd: Tensor, head: Head) -> Tensor:
+    """Whole logits (n, v), float32 (float64 stays), of hidden states in the weights' own type."""
     raw_nv = torch.nn.functional.linear(hidden_nd, head.weight_vd, head.bias_v)
     logits_nv = raw_nv.to(torch.promote_types(raw_nv.dtype, torch.float32))
     if head.scale != 1.0:
@@ -66,7 +94,46 @@ def _logits(hidden_nd: Tensor, head: Head) -> Tensor:
     return logits_nv if head.soft_cap is None else logits_nv.div_(head.soft_cap).tanh_() * head.soft_cap
 
 
-class _TokenLogprobs(torch.autograd.Function):
+def soft_cap_slope(logits_nv: Tensor, soft_cap: float | None) -> Tensor | None:
+    """Derivative of the soft cap where it gave these logits: 1 − (logit / soft_cap)²; None without one."""
+    return None if soft_cap is None else (logits_nv / soft_cap).square_().neg_().add_(1.0)
+
+
+class Gradients:
+    """Gradients of hidden states, weight and bias, summed over chunks; those of weights at least in float32."""
+
+    def __init__(self, tensors: tuple[Tensor, Tensor, Tensor | None], wanted: tuple[bool, ...]) -> None:
+        hidden_nd, weight_vd, bias_v = tensors
+        self._given, wide = tensors, torch.promote_types(weight_vd.dtype, torch.float32)
+        self.hidden_nd = torch.zeros_like(hidden_nd) if wanted[0] else None
+        self.weight_vd = torch.zeros_like(weight_vd, dtype=wide) if wanted[1] else None
+        self.bias_v = torch.zeros_like(bias_v, dtype=wide) if bias_v is not None and wanted[2] else None
+
+    def add(self, part: slice | Tensor, grad_nv: Tensor) -> None:
+        """A chunk's gradient of the raw linear outputs (float32), at these rows."""
+        hidden_nd, weight_vd, _ = self._given
+        if self.bias_v is not None:
+            self.bias_v += grad_nv.sum(0)
+        grad_nv = grad_nv.to(weight_vd.dtype)
+        if self.hidden_nd is not None:
+            self.hidden_nd[part] = grad_nv @ weight_vd
+        if self.weight_vd is None:
+            return
+        if self.weight_vd.dtype == grad_nv.dtype:
+            self.weight_vd.addmm_(grad_nv.t(), hidden_nd[part])
+        else:
+            self.weight_vd += grad_nv.t() @ hidden_nd[part]
+
+    def cast(self) -> tuple[Tensor | None, ...]:
+        """The three, each in its tensor's own type, None where it was not wanted."""
+        found = (self.hidden_nd, self.weight_vd, self.bias_v)
+        return tuple(
+            grad if grad is None or tensor is None else grad.to(tensor.dtype)
+            for grad, tensor in zip(found, self._given, strict=True)
+        )
+
+
+class _SupportLogprobs(torch.autograd.Function):
     """∂ log π_y / ∂ logits = (onehot(y) − softmax) / temperature, chained through the soft cap: 1 − (logit / soft_cap)²."""
 
     @staticmethod
@@ -75,64 +142,53 @@ class _TokenLogprobs(torch.autograd.Function):
         hidden_nd: Tensor,
         weight_vd: Tensor,
         bias_v: Tensor | None,
-        target_n: Tensor,
-        scale: float,
-        soft_cap: float | None,
+        ids_nk: Tensor,
+        head: Head,
         temperature: float,
         rows: int,
     ) -> Tensor:
-        head = Head(weight_vd, bias_v, scale, soft_cap)
-        ctx.head, ctx.temperature, ctx.rows, ctx.kept_nv = head, temperature, rows, None
+        head = replace(head, weight_vd=weight_vd, bias_v=bias_v)
+        ctx.numbers, ctx.temperature, ctx.rows, ctx.kept_nv = (head.scale, head.soft_cap), temperature, rows, None
         logprob, lse, exp_nv = [], [], None
         with torch.autocast(hidden_nd.device.type, enabled=False):
-            for start in range(0, len(target_n), rows):
+            for start in range(0, len(ids_nk), rows):
                 exp_nv = None  # or two chunks would be alive while the next one is made
-                exp_nv = _logits(hidden_nd[start : start + rows], head).div_(temperature)
-                picked_n = exp_nv.gather(1, target_n[start : start + rows, None]).squeeze(1)
+                exp_nv = logits_of(hidden_nd[start : start + rows], head).div_(temperature)
+                picked_nk = exp_nv.gather(1, ids_nk[start : start + rows])
                 top_n = exp_nv.amax(1)
                 lse.append(top_n + exp_nv.sub_(top_n[:, None]).exp_().sum(1).log())
-                logprob.append(picked_n - lse[-1])
-                if start + rows >= len(target_n) and soft_cap is None and any(ctx.needs_input_grad[:3]):
+                logprob.append(picked_nk - lse[-1][:, None])
+                if start + rows >= len(ids_nk) and head.soft_cap is None and any(ctx.needs_input_grad[:3]):
                     ctx.kept_nv = exp_nv.mul_((top_n - lse[-1]).exp()[:, None])
-        lse_n = torch.cat(lse) if lse else hidden_nd.new_zeros(0)
-        ctx.save_for_backward(hidden_nd, weight_vd, bias_v, target_n, lse_n)
-        return torch.cat(logprob) if logprob else lse_n.clone()
+        wide = torch.promote_types(hidden_nd.dtype, torch.float32)
+        lse_n = torch.cat(lse) if lse else hidden_nd.new_zeros(0, dtype=wide)
+        ctx.save_for_backward(hidden_nd, weight_vd, bias_v, ids_nk, lse_n)
+        return torch.cat(logprob) if logprob else hidden_nd.new_zeros(ids_nk.shape, dtype=wide)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_n: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_nd, weight_vd, bias_v, target_n, lse_n = ctx.saved_tensors
-        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.empty_like(hidden_nd) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight_vd) if wants_weight else None
-        grad_bias = torch.zeros_like(bias_v) if wants_bias else None
+    def backward(ctx: Any, grad_nk: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_nd, weight_vd, bias_v, ids_nk, lse_n = ctx.saved_tensors
+        head = Head(weight_vd, bias_v, *ctx.numbers)
+        grads = Gradients((hidden_nd, weight_vd, bias_v), ctx.needs_input_grad[:3])
         with torch.autocast(hidden_nd.device.type, enabled=False):
-            for start in reversed(range(0, len(target_n), ctx.rows)):
+            for start in reversed(range(0, len(ids_nk), ctx.rows)):
                 part = slice(start, start + ctx.rows)
-                grad_nv = _logit_gradient(ctx, hidden_nd[part], target_n[part], lse_n[part], grad_n[part])
-                if grad_hidden is not None:
-                    torch.mm(grad_nv, weight_vd, out=grad_hidden[part])
-                if grad_weight is not None:
-                    grad_weight.addmm_(grad_nv.t(), hidden_nd[part])
-                if grad_bias is not None:
-                    grad_bias += grad_nv.sum(0)
-                del grad_nv
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
+                grads.add(part, _logit_gradient(ctx, head, hidden_nd[part], ids_nk[part], lse_n[part], grad_nk[part]))
+        return (*grads.cast(), None, None, None, None)
 
 
-def _logit_gradient(ctx: Any, hidden_nd: Tensor, target_n: Tensor, lse_n: Tensor, grad_n: Tensor) -> Tensor:
-    """Gradient of the chunk's raw linear outputs, in the head's type; works in the chunk's own memory."""
-    head, temperature = ctx.head, ctx.temperature
+def _logit_gradient(ctx: Any, head: Head, hidden_nd: Tensor, ids_nk: Tensor, lse_n: Tensor, grad_nk: Tensor) -> Tensor:
+    """Gradient of the chunk's raw linear outputs, float32; works in the chunk's own memory."""
     # taken, not read: it is overwritten here, and a second backward over a retained graph must recompute it
     probs_nv, ctx.kept_nv = ctx.kept_nv, None
     slope_nv = None
     if probs_nv is None:
-        probs_nv = _logits(hidden_nd, head)
-        if head.soft_cap is not None:
-            slope_nv = (probs_nv / head.soft_cap).square_().neg_().add_(1.0)
-        probs_nv.div_(temperature).sub_(lse_n[:, None]).exp_()
-    factor_n1 = (grad_n * (head.scale / temperature))[:, None]
-    grad_nv = probs_nv.mul_(-factor_n1).scatter_add_(1, target_n[:, None], factor_n1.to(probs_nv.dtype))
+        probs_nv = logits_of(hidden_nd, head)
+        slope_nv = soft_cap_slope(probs_nv, head.soft_cap)
+        probs_nv.div_(ctx.temperature).sub_(lse_n[:, None]).exp_()
+    factor_nk = grad_nk.to(probs_nv.dtype) * (head.scale / ctx.temperature)
+    grad_nv = probs_nv.mul_(-factor_nk.sum(1, keepdim=True)).scatter_add_(1, ids_nk, factor_nk)
     if slope_nv is not None:
         grad_nv.mul_(slope_nv)
-    return grad_nv.to(head.weight_vd.dtype)
+    return grad_nv

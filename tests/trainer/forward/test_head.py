@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.forward import Head, token_logprobs
+from trainer.forward import Head, support_logprobs, token_logprobs
 from trainer.forward import head as head_module
 
 N, D, V = 23, 7, 31
@@ -104,11 +104,20 @@ def test_half_precision_heads_give_float32_logprobs_and_gradients_in_their_own_t
     assert hidden_nd.grad.dtype == weight_vd.grad.dtype == torch.bfloat16
 
 
-def test_autocast_does_not_lower_the_heads_precision():
-    hidden_nd, weight_vd, _, target_n = tensors(torch.float32, bias=False)
+def test_autocast_multiplies_in_its_type_and_sums_over_the_vocabulary_in_float32():
+    hidden_nd, weight_vd, _, target_n = tensors(torch.float32, v=4000, bias=False)
     plain_n = token_logprobs(hidden_nd, Head(weight_vd), target_n)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(token_logprobs(hidden_nd, Head(weight_vd), target_n), plain_n, atol=0, rtol=0)
+        logprob_n = token_logprobs(hidden_nd, Head(weight_vd), target_n)
+        logprob_nv = support_logprobs(hidden_nd, Head(weight_vd), torch.arange(4000).expand(N, -1))
+    assert logprob_n.dtype == torch.float32
+    assert 0 < (logprob_n - plain_n).abs().mean() < 0.05
+    # half precision could not add up 4,000 probabilities
+    torch.testing.assert_close(logprob_nv.exp().sum(1), torch.ones(N), atol=1e-5, rtol=0)
+    logprob_n.sum().backward()
+    assert hidden_nd.grad.dtype == weight_vd.grad.dtype == torch.float32
+    exact = torch.autograd.grad(plain_n.sum(), weight_vd)[0]
+    assert (weight_vd.grad - exact).abs().mean() < 0.01 * exact.abs().mean() + 1e-3
 
 
 def test_no_tokens_are_no_logprobs():
@@ -140,10 +149,10 @@ def test_no_tensor_in_either_direction_is_larger_than_a_chunk(soft_cap):
 
 
 def test_a_chunk_has_fewer_rows_where_the_vocabulary_is_large(monkeypatch):
-    seen, logits = [], head_module._logits
+    seen, logits = [], head_module.logits_of
     monkeypatch.setattr(head_module, "CHUNK_ELEMENTS", 4 * V)
     monkeypatch.setattr(
-        head_module, "_logits", lambda hidden_nd, head: seen.append(len(hidden_nd)) or logits(hidden_nd, head)
+        head_module, "logits_of", lambda hidden_nd, head: seen.append(len(hidden_nd)) or logits(hidden_nd, head)
     )
     hidden_nd, weight_vd, _, target_n = tensors()
     token_logprobs(hidden_nd, Head(weight_vd), target_n)
@@ -175,3 +184,39 @@ def test_whole_logits_of_few_rows_carry_exact_gradients():
         torch.autograd.grad(x.square().sum(), (hidden_nd, weight_vd, bias_v)) for x in (logits_nv, expected_nv)
     )
     torch.testing.assert_close(ours, theirs)
+
+
+HEADS = [
+    (1.0, None, 1.0, False),
+    (1.0, None, 0.7, True),
+    (0.25, None, 1.0, True),
+    (0.5, 3.0, 1.3, True),
+    (1.0, 2.0, 1.0, False),
+]
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 100])
+@pytest.mark.parametrize(("scale", "soft_cap", "temperature", "bias"), HEADS)
+def test_support_logprobs_are_gathered_from_log_softmax(chunk, scale, soft_cap, temperature, bias):
+    hidden_nd, weight_vd, bias_v, _ = tensors(bias=bias)
+    head, leaves = (
+        Head(weight_vd, bias_v, scale, soft_cap),
+        [x for x in (hidden_nd, weight_vd, bias_v) if x is not None],
+    )
+    ids_nk = torch.randint(V, (N, 6), generator=torch.Generator().manual_seed(4))
+    ids_nk[:, 5] = ids_nk[:, 0]  # drawn twice
+    coefficient_nk = torch.randn(N, 6, dtype=torch.float64)
+    columns = [whole_logprobs(hidden_nd, head, ids_nk[:, i], temperature) for i in range(6)]
+    expected_nk = torch.stack(columns, 1)
+    expected = torch.autograd.grad((expected_nk * coefficient_nk).sum(), leaves)
+    logprob_nk = support_logprobs(hidden_nd, head, ids_nk, temperature=temperature, chunk=chunk)
+    torch.testing.assert_close(logprob_nk, expected_nk, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(
+        torch.autograd.grad((logprob_nk * coefficient_nk).sum(), leaves), expected, atol=1e-12, rtol=1e-10
+    )
+
+
+def test_support_logprobs_refuse_ids_that_are_not_one_list_a_position():
+    hidden_nd, weight_vd, _, target_n = tensors()
+    with pytest.raises(ValueError, match=rf"target \({N},\).*\(n, k\)"):
+        support_logprobs(hidden_nd, Head(weight_vd), target_n)
