@@ -23,9 +23,10 @@ from trainer.distributed import world
 from trainer.ema import replaced
 from trainer.final import finish, row_of
 from trainer.journal import Metrics, claim, disk, held, publish, refuse_unknown
+from trainer.losses import next_beta
 from trainer.normalise import normalised
 from trainer.optimiser import move
-from trainer.plan import StepPlan, plan_step
+from trainer.plan import Items, StepPlan, plan_step
 from trainer.prepare import ADVANTAGES, prepare, streams
 from trainer.progress import progress
 from trainer.sources import configuration, configuration_hash, resolve
@@ -111,14 +112,9 @@ def one_step(training: Training) -> None:
     settings, step = training.recipe.trainer, training.step
     begun = time.monotonic()
     plan = next_plan(training)
-    rate = schedule.learning_rate(settings.optimiser, step, training.steps)
-    values = run_step(training.policy, plan, training.method, training.world)
-    norm = move(training.optimiser, training.policy.model, rate, settings.optimiser.clip, step)
-    if training.average is not None:
-        training.average.update(training.policy.model)
-    training.tokens += plan.tokens
-    weights = {f"weight/{name}": getattr(plan.weights, name) for name in schedule.TERMS}
-    values |= {"lr": rate, "gradient_norm": norm, **weights}
+    training.copies.before(training.policy.model, step)
+    values = run_step(training.policy, plan, training.method, training.world, training.copies)
+    values |= _moved(training, plan, values)
     values["tokens_per_second"] = plan.tokens / max(time.monotonic() - begun, 1e-9)
     every = settings.probe.every
     due = every is not None and step % every == 0 and step >= settings.probe.start
@@ -127,29 +123,62 @@ def one_step(training: Training) -> None:
     values = training.world.agreed(values)  # rates differ between processes; all of them must stop at the same step
     training.ended = training.stopper.seen(step, values)
     if every is not None and not due and (training.ended is not None or step == training.steps):
-        values |= _probe(training)
+        values |= training.world.agreed(_probe(training))
+    training.guard.seen(values)
     # null is not zero: what has no finite value was not measured
     training.latest = {name: value for name, value in values.items() if math.isfinite(value)}
 
 
+def _moved(training: Training, plan: StepPlan, values: Mapping[str, float]) -> dict[str, float]:
+    """Move the weights by the step's gradients; averages, copies and β follow. What the log says of it."""
+    settings, model = training.recipe.trainer, training.policy.model
+    rate = schedule.learning_rate(settings.optimiser, training.step, training.steps)
+    scale = _rate_scale(training, values)
+    norm = move(training.optimiser, model, rate * scale, settings.optimiser.clip, training.step)
+    if training.average is not None:
+        training.average.update(model)
+    training.copies.after(model)
+    training.tokens += plan.tokens
+    leash = settings.losses.leash
+    if leash.target is not None and plan.weights.kl and "kl_k3" in values:
+        training.beta = next_beta(plan.weights.kl, values["kl_k3"], leash.target, leash.rate)
+    told = {f"weight/{name}": getattr(plan.weights, name) for name in schedule.TERMS}
+    told |= {"lr": rate * scale, "gradient_norm": norm}
+    return told if settings.optimiser.lr_scale is None else told | {"lr_scale": scale}
+
+
+def _rate_scale(training: Training, values: Mapping[str, float]) -> float:
+    """√(ESS/n) of the step's samples, by token where every coefficient is a token's own, else by sequence; 1 without samples."""
+    if training.recipe.trainer.optimiser.lr_scale is None:
+        return 1.0
+    unit = "token" if training.method.scope == "token" else "sequence"
+    return math.sqrt(values.get(f"drift/{unit}_ess", 1.0))
+
+
 def next_plan(training: Training) -> StepPlan:
     """The next step's items and counts, the same on every process."""
-    settings = training.recipe.trainer
-    weights = schedule.weights(settings.losses, training.step)
-    if not (weights.rl or weights.bc or weights.pt):
-        raise Refusal(f"step {training.step}: rl, bc and pt all have weight 0", "give one of them a weight in losses")
+    settings, reading = training.recipe.trainer, training.reading
+    weights = training.guard.changed(schedule.weights(settings.losses, training.step))
+    if training.beta is not None and weights.kl:
+        weights = weights.with_({"kl": training.beta})
+    if not weights.any:
+        raise Refusal(
+            f"step {training.step}: rl, bc, pt and soft all have weight 0", "give one of them a weight in losses"
+        )
     replay = settings.replay
     groups = training.groups.take(replay.prompts) if training.groups and weights.rl else []
-    if training.reading.pool and training.reading.pool.normalised_by_step and groups:
+    if reading.pool and reading.pool.normalised_by_step and groups:
         groups = normalised(groups, replay)
-    answers = training.answers.take(replay.answers) if training.answers and weights.bc else []
-    documents = training.documents.take(replay.corpus_tokens) if training.documents and weights.pt else []
+    items = Items(
+        groups,
+        training.answers.take(replay.answers) if training.answers and weights.bc else [],
+        training.documents.take(replay.corpus_tokens) if training.documents and weights.pt else [],
+        training.soft.take(replay.answers) if training.soft and weights.soft else [],
+    )
     return plan_step(
         weights,
-        groups,
-        answers,
-        documents,
-        max_tokens=training.reading.pool.max_tokens if training.reading.pool else 1,
+        items,
+        max_tokens=reading.pool.max_tokens if reading.pool else 1,
         budget=replay.micro_batch_tokens,
         layout=training.policy.layout,
         processes=training.world.size,
@@ -157,8 +186,8 @@ def next_plan(training: Training) -> StepPlan:
 
 
 def _probe(training: Training) -> dict[str, float]:
-    """The probe's figures under the weights that would be saved; only the first process asks."""
-    if not training.world.first or training.prober is None:
+    """The probe's figures under the weights that would be saved. Only the first process asks, or all where weights are sharded."""
+    if training.prober is None or not (training.world.first or training.method.sharded):
         return {}
     with replaced(training.policy.model, training.average.weights if training.average else None):
         return training.prober.measure(training.policy, training.step)

@@ -54,7 +54,7 @@ def aggregation_bt(kind: str, mask_bt: Tensor, lengths_b: Tensor, counts: StepCo
     if kind not in AGGREGATIONS:
         raise Refusal(
             f"aggregation {kind!r} does not exist: {nearest(kind, AGGREGATIONS)}",
-            "python -m trainer recipe=demo aggregation=token",
+            "python -m trainer recipe=demo losses.aggregation=token",
         )
     tokens, planned = int(lengths_b.sum()), min(counts.tokens, counts.prompts, counts.max_tokens)
     if counts.samples < len(lengths_b) or counts.tokens < tokens or planned < 1:
@@ -93,10 +93,15 @@ def kernel_loss(weight_bt: Tensor, logprobs_bt: Tensor, mask_bt: Tensor) -> Tens
     return -(masked(weight_bt, mask_bt).detach() * masked(logprobs_bt, mask_bt)).sum()
 
 
+def aggregations(view: StepView, counts: StepCounts) -> Callable[[str], Tensor]:
+    """a (b, t) of a view's samples by the aggregation's name."""
+    return lambda kind: aggregation_bt(kind, view.mask_bt, view.lengths_b, counts)
+
+
 def objective_terms(
     objective: Mapping[str, float],
     view: StepView,
-    counts: StepCounts,
+    aggregation: Callable[[str], Tensor],
     settings: ObjectiveSettings,
     aggregate: str | None = None,
 ) -> tuple[list[Term], Metrics]:
@@ -108,26 +113,54 @@ def objective_terms(
     for name, weight in objective.items():
         row = OBJECTIVES[name]
         coefficients = row.coefficient(view, settings)
-        a_bt = aggregation_bt(aggregate or row.aggregate, view.mask_bt, view.lengths_b, counts)
-        terms.append(Term(weight, a_bt, coefficients.c_bt))
+        terms.append(Term(weight, aggregation(aggregate or row.aggregate), coefficients.c_bt))
         metrics |= {f"{name}/{metric}": pair for metric, pair in coefficients.metrics.items()}
     return terms, metrics
 
 
-def imitation_term(weight: float, mask_bt: Tensor, tokens: int) -> Term:
+def imitation_term(
+    weight: float, mask_bt: Tensor, tokens: int, weighting: str | None = None, logprobs_bt: Tensor | None = None
+) -> Term:
     """BC on teacher answers, or L_PT on corpus tokens: c = 1, a = 1/tokens, with its own count of the whole step.
 
-    tokens: the planned targets of this term over all processes. BC alone at weight 1 is plain cross-entropy (MATH
-    §7)."""
+    tokens: the planned targets of this term over all processes. BC alone at weight 1 is plain cross-entropy (MATH §7).
+    weighting chord_phi: c = sg(π(1 − π)) from logprobs_bt, which spares tokens that are known and tokens that are alien
+    (arXiv 2508.11408 eq. 8)."""
     if tokens < 1:
         raise ValueError(f"imitation of {int(mask_bt.sum())} tokens was planned with a count of {tokens}")
     ones_bt = mask_bt.to(torch.float32)
-    return Term(weight, ones_bt / tokens, ones_bt)
+    if weighting is None:
+        return Term(weight, ones_bt / tokens, ones_bt)
+    if weighting != "chord_phi" or logprobs_bt is None:
+        raise ValueError(f"weighting is {weighting!r}; known: chord_phi, which needs log-probabilities")
+    pi_bt = masked(logprobs_bt.detach(), mask_bt).exp()
+    return Term(weight, ones_bt / tokens, masked(pi_bt * (1 - pi_bt), mask_bt))
 
 
-def kl_coefficient(view: StepView, reference_bt: Tensor, cap: float | None) -> Coefficients:
+def next_beta(beta: float, kl: float, target: float, rate: float) -> float:
+    """β of the next step: β·(1 + rate·clip(KL/target − 1, −0.2, 0.2)).
+
+    kl: the logged KL a token of this step, nats. Source: arXiv 1909.08593 §2.2 (their K_β = 0.1).
+
+    >>> next_beta(0.1, 2.0, 1.0, 0.5), next_beta(0.1, 0.0, 1.0, 0.5)
+    (0.11000000000000001, 0.09000000000000001)
+    """
+    return beta * (1 + rate * min(max(kl / target - 1, -0.2), 0.2))
+
+
+COMPAT: dict[str, Callable[[Tensor], Tensor]] = {
+    # ∂loss/∂log π of a token's k1 = x, k2 = x²/2, k3 = e^{−x} − 1 + x as losses, without ρ, x = log(π/π_ref)
+    "trl_k1": torch.ones_like,
+    "trl_k2": lambda x_bt: x_bt,
+    "trl_k3": lambda x_bt: 1 - ratio(-x_bt),
+}
+
+
+def kl_coefficient(view: StepView, reference_bt: Tensor, cap: float | None, compat: str | None = None) -> Coefficients:
     """c = min(ρ, C)·log(π/π_ref): the gradient of the cached-context KL(π‖π_ref). Enters the kernel with −β.
 
+    compat: what losses made of estimators give instead: k1 no gradient in expectation, k3 the forward KL's, k2 this one's
+    only where μ = π (MATH §6); for comparison.
     reference_bt: log π_ref in nats. cap: C, None is infinity (then exact in expectation over μ; the constant that
     differentiating π·log π leaves behind has expectation 0 and is left out). Metrics: `kl_k3` = ρ·(e^{−x} − 1 + x), x
     = log(π/π_ref), an unbiased estimate that is never negative; it is only logged, since its own gradient is another
@@ -145,4 +178,5 @@ def kl_coefficient(view: StepView, reference_bt: Tensor, cap: float | None) -> C
         "kl_k3": mean_metric(ratio_bt * (ratio(-x_bt) - 1 + x_bt), view.mask_bt),
         "kl_capped": mean_metric(weight_bt < ratio_bt, view.mask_bt),
     }
-    return Coefficients(masked(weight_bt * x_bt, view.mask_bt), metrics)
+    c_bt = weight_bt * x_bt if compat is None else COMPAT[compat](x_bt)
+    return Coefficients(masked(c_bt, view.mask_bt), metrics)

@@ -9,22 +9,29 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from data.lake import Lake
 from data.refusal import Refusal
 from trainer import checkpoint
+from trainer.adapter import adapted, wanted, with_adapter
 from trainer.config import TrainerRecipe
 from trainer.distributed import World
 from trainer.ema import Average
-from trainer.forward import Policy, context_length, load
+from trainer.forward import Policy, checkpoint_activations, context_length, load
+from trainer.fsdp import spread
+from trainer.guard import Guard, parse_guard
 from trainer.imitation import fitting
 from trainer.journal import Run
+from trainer.method import Method
+from trainer.objectives import needs
 from trainer.optimiser import build
 from trainer.probe import prober
+from trainer.references import PROX, REFERENCE, Copies
 from trainer.replay import Documents, table_source
+from trainer.schedule import ever
 from trainer.sources import Reading, pool_source
 from trainer.state import Training
-from trainer.step import Method
 from trainer.stop import Stopper, parse, refuse_unmeasured
 from trainer.stream import Stream
 
@@ -37,20 +44,19 @@ def prepare(
     """The run in memory, and where its streams stand; nothing is written. A resumed run is at its newest checkpoint."""
     settings = recipe.trainer
     saved = checkpoint.newest(run.folder) if resumed else None
-    policy = _load(recipe, reading)
+    policy = ready(_load(recipe, reading, here), recipe, here)
     if policy.reason:
-        here.say(f"layout plain: {policy.reason}")
+        here.say(f"layout {policy.layout}: {policy.reason}")
     if reading.answers is not None:
         reading.answers = fitting(reading.answers, context_length(policy), reading.notes)
     probe = prober(Lake.open(recipe.lake), recipe, reading, policy)
     watched = [*(rule.metric for rule in parse(settings.stop)), settings.checkpoint.best]
     refuse_unmeasured(watched, probe.metrics if probe else [])
-    if saved is not None:
-        start = reading.start.settings
+    if saved is not None and not adapted(policy.model):
         with checkpoint.readable(saved):
-            policy = load(str(saved), dtype=start.dtype, trust_remote_code=start.trust_remote_code)
+            loaded = load(str(saved), **_how(recipe, here))
+        policy = ready(loaded, recipe, here)
     state = checkpoint.read_state(saved) if saved else {}
-    pool = reading.pool
     training = Training(
         recipe=recipe,
         reading=reading,
@@ -59,15 +65,12 @@ def prepare(
         policy=policy,
         optimiser=build(settings.optimiser, policy.model),
         average=Average(policy.model, settings.optimiser.ema) if settings.optimiser.ema else None,
-        method=Method(
-            reading.objective,
-            settings.clip,
-            settings.losses.aggregation,
-            pool.temperature if pool else 1.0,
-            behaviour_is_reference=pool is not None and pool.rescored is None and pool.rescored_behaviour,
-        ),
+        method=_method(recipe, reading, policy, here),
         prober=probe,
         stopper=Stopper(parse(settings.stop), **state.get("stop", {})),
+        guard=Guard(parse_guard(settings.probe.guard), **state.get("guard", {})),
+        copies=Copies(settings.losses.reference, _copies(recipe, reading)),
+        beta=state.get("beta"),
         steps=step_count(recipe, reading),
         step=state.get("step", 0),
         seconds=state.get("seconds", 0.0),
@@ -77,26 +80,73 @@ def prepare(
     if state.get("ended") is not None:
         training.ended = training.stopper.rules[state["ended"]]
     if saved is not None:
-        checkpoint.restore(saved, policy, training.optimiser, training.average)
+        checkpoint.restore(saved, policy, training.optimiser, training.average, training.copies)
     return training, state.get("cursors", {})
 
 
-def _load(recipe: TrainerRecipe, reading: Reading) -> Policy:
+def ready(policy: Policy, recipe: TrainerRecipe, here: World) -> Policy:
+    """The loaded policy as it is trained: with adapters, recomputing its layers, or spread over processes, as the recipe says."""
+    settings = recipe.trainer.optimiser
+    if wanted(settings.lora, sum(p.numel() for p in policy.model.parameters())):
+        with_adapter(policy, settings.lora, seed=recipe.seed)
+    if settings.compute.activation_checkpointing:
+        checkpoint_activations(policy)
+    return spread(policy, here) if _spreads(recipe, here) else policy
+
+
+def _spreads(recipe: TrainerRecipe, here: World) -> bool:
+    return here.size > 1 and recipe.trainer.optimiser.compute.parallel == "fsdp"
+
+
+def _how(recipe: TrainerRecipe, here: World) -> dict[str, Any]:
+    """How weights are loaded. What will be spread is loaded on the CPU: no device holds all of it."""
+    model, layout = recipe.student, recipe.trainer.optimiser.compute.layout
+    how: dict[str, Any] = {"dtype": model.dtype, "trust_remote_code": model.trust_remote_code, "layout": layout}
+    if _spreads(recipe, here) and here.device.type != "cpu":
+        how |= {"device": "cpu", "layout": "plain" if layout in ("auto", "split", "kv") else layout}
+    return how
+
+
+def _load(recipe: TrainerRecipe, reading: Reading, here: World) -> Policy:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # a refusal stands alone on stderr
-    model = reading.start.settings
+    model, how = reading.start.settings, _how(recipe, here)
     try:
         return load(
-            str(reading.start.folder),
-            dtype=model.dtype,
-            gguf_file=model.gguf_file,
-            trust_remote_code=model.trust_remote_code,
-            initial=model.initial,
-            seed=recipe.seed,
+            str(reading.start.folder), gguf_file=model.gguf_file, initial=model.initial, seed=recipe.seed, **how
         )
     except ValueError as error:
         raise Refusal(f"model {model.path}: {error}", "student.path=FOLDER_OR_HUB_ID") from error
+
+
+def _method(recipe: TrainerRecipe, reading: Reading, policy: Policy, here: World) -> Method:
+    """What every step optimises."""
+    settings, pool = recipe.trainer, reading.pool
+    wanted = needs(reading.objective)
+    special = sorted(set(policy.tokenizer.all_special_ids)) if "special" in wanted else None
+    return Method(
+        reading.objective,
+        settings.clip,
+        settings.losses,
+        pool.temperature if pool else 1.0,
+        behaviour_is_reference=pool is not None and pool.rescored is None and pool.rescored_behaviour,
+        special_n=None if special is None else torch.tensor(special),
+        autocast=settings.optimiser.compute.autocast,
+        sharded=here.size > 1 and settings.optimiser.compute.parallel == "fsdp",
+    )
+
+
+def _copies(recipe: TrainerRecipe, reading: Reading) -> frozenset[str]:
+    """Which copies of the policy the steps compare with."""
+    settings, found = recipe.trainer, set()
+    wanted = needs(reading.objective)
+    leashed = reading.pool is not None and ever(settings.losses, settings.steps)["kl"]
+    if settings.losses.reference.kind != "initial" and (leashed or "reference" in wanted):
+        found.add(REFERENCE)
+    if "prox" in wanted:
+        found.add(PROX)
+    return frozenset(found)
 
 
 def step_count(recipe: TrainerRecipe, reading: Reading) -> int:

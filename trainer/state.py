@@ -11,11 +11,13 @@ from trainer.config import TrainerRecipe
 from trainer.distributed import World
 from trainer.ema import Average
 from trainer.forward import Policy
+from trainer.guard import Guard
 from trainer.journal import Run
+from trainer.method import Method
 from trainer.probe import Prober
-from trainer.replay import Documents, Group, Text
+from trainer.references import Copies
+from trainer.replay import Documents, Group, SoftText, Text
 from trainer.sources import Reading
-from trainer.step import Method
 from trainer.stop import Rule, Stopper
 from trainer.stream import Stream
 
@@ -43,6 +45,11 @@ class Training:
     groups: Stream[Group] | None = None
     answers: Stream[Text] | None = None
     documents: Documents | None = None
+    soft: Stream[SoftText] | None = None
+    copies: Copies = field(default_factory=Copies)
+    guard: Guard = field(default_factory=lambda: Guard([]))
+    beta: float | None = None
+    """β where a controller steers it; None before its first step, or without one."""
     ended: Rule | None = None
     """The rule that ended the run, once it has."""
     latest: dict[str, float] = field(default_factory=dict)
@@ -51,12 +58,14 @@ class Training:
     @property
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds beside tensors."""
-        cursors = {"groups": self.groups, "answers": self.answers, "documents": self.documents}
+        cursors = {"groups": self.groups, "answers": self.answers, "documents": self.documents, "soft": self.soft}
         return {
             "seconds": self.seconds,
             "tokens": self.tokens,
             "best": self.best,
             "ended": None if self.ended is None else self.stopper.rules.index(self.ended),
+            "beta": self.beta,
+            "guard": {"active": self.guard.active},
             "stop": {"counts": self.stopper.counts, "best": self.stopper.best},
             "cursors": {name: stream.state for name, stream in cursors.items() if stream is not None},
         }

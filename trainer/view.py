@@ -49,12 +49,21 @@ class StepView:
     """log π_prox: the policy at the start of the block of steps (`decoupled`)."""
     special_bt: Tensor | None = None
     """Bool: special and template tokens, which `opd` leaves out."""
+    position_bt: Tensor | None = None
+    """int64: each token's place in its sample, from 0; None where the columns are the places."""
 
     @property
     def advantage_bt(self) -> Tensor:
         """A_t (b, t): the sample's advantage, with the token's own part where there is one (MATH §3)."""
         whole_bt = self.advantage_b[:, None].expand_as(self.logprobs_bt)
         return whole_bt if self.token_advantage_bt is None else whole_bt + self.token_advantage_bt
+
+    @property
+    def places_bt(self) -> Tensor:
+        """int64 (b, t): each token's place in its sample."""
+        if self.position_bt is not None:
+            return self.position_bt
+        return torch.arange(self.mask_bt.shape[1], device=self.mask_bt.device).expand_as(self.mask_bt)
 
     @property
     def live_b(self) -> Tensor:
@@ -78,6 +87,7 @@ class StepView:
             ("reference", self.reference_bt, shape),
             ("prox", self.prox_bt, shape),
             ("special tokens", self.special_bt, shape),
+            ("positions", self.position_bt, shape),
         ]:
             if tensor is not None and tuple(tensor.shape) != want:
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, log-probabilities {shape} ask for {want}")
@@ -114,6 +124,11 @@ def masked(values_bt: Tensor, mask_bt: Tensor) -> Tensor:
 def sample_sum(values_bt: Tensor, mask_bt: Tensor) -> Tensor:
     """(b): sum over a sample's unmasked tokens."""
     return masked(values_bt, mask_bt).sum(1)
+
+
+def sample_mean(values_bt: Tensor, mask_bt: Tensor) -> Tensor:
+    """(b): mean over a sample's unmasked tokens; 0 for a sample without any."""
+    return sample_sum(values_bt, mask_bt) / mask_bt.sum(1).clamp(min=1)
 
 
 def group_sum(values_b: Tensor, group_b: Tensor) -> Tensor:

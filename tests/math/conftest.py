@@ -24,6 +24,12 @@ class Case:
     advantage: np.ndarray
     mask: np.ndarray
     group: list[int]
+    reward: np.ndarray
+    baseline: np.ndarray
+    teacher: np.ndarray
+    reference: np.ndarray
+    prox: np.ndarray
+    special: np.ndarray
 
     def view(self, logprobs: np.ndarray | None = None) -> StepView:
         def tensor(values):
@@ -37,6 +43,12 @@ class Case:
             mask_bt=torch.tensor(self.mask),
             group_b=torch.tensor(self.group),
             lengths_b=torch.tensor(LENGTHS),
+            reward_b=tensor(self.reward),
+            baseline_b=tensor(self.baseline),
+            teacher_bt=tensor(self.teacher),
+            reference_bt=tensor(self.reference),
+            prox_bt=tensor(self.prox),
+            special_bt=torch.tensor(self.special),
         )
 
     def tokens(self, j: int) -> list[int]:
@@ -64,7 +76,29 @@ def make_case(seed: int, old: bool) -> Case:
         near = np.abs(np.exp(np.concatenate(logs))[:, None] - THRESHOLDS).min()
     advantage = rng.normal(0, 1, len(GROUPS))
     behaviour[~mask] = np.nan  # padding may hold anything
-    return Case(logprobs, behaviour, old_values if old else None, advantage, mask, GROUPS)
+    more = np.random.default_rng(seed + 100)
+    group_mean = {g: more.normal() for g in set(GROUPS)}
+    teacher, reference = (np.minimum(logprobs + more.normal(0, 0.5, shape), -0.01) for _ in range(2))
+    near = 0.0
+    while near < 1e-3:
+        prox = np.minimum(logprobs + more.normal(0, 0.5, shape), -0.01)
+        near = np.abs(
+            np.exp(np.concatenate([(logprobs - prox)[mask], (prox - behaviour)[mask]]))[:, None] - THRESHOLDS
+        ).min()
+    return Case(
+        logprobs,
+        behaviour,
+        old_values if old else None,
+        advantage,
+        mask,
+        GROUPS,
+        reward=more.normal(0, 1, len(GROUPS)),
+        baseline=np.array([group_mean[g] for g in GROUPS]),
+        teacher=teacher,
+        reference=reference,
+        prox=prox,
+        special=more.random(shape) < 0.25,
+    )
 
 
 @pytest.fixture(params=[(2, False), (4, True), (11, True)], ids=["behaviour", "rescored", "rescored-again"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.losses import StepCounts, Term, kernel_loss, kl_coefficient, mix, objective_terms
+from trainer.losses import StepCounts, Term, aggregations, kernel_loss, kl_coefficient, mix, objective_terms
 from trainer.objectives import OBJECTIVES, ObjectiveSettings, parse_objective
 from trainer.view import StepView
 
@@ -41,9 +41,9 @@ def test_tis_without_a_cap_is_grpo_without_a_clip(case):
 
 def test_dr_grpo_is_grpo_under_the_constant_aggregation(case):
     view, settings = case.view(), ObjectiveSettings()
-    (dr,), _ = objective_terms({"dr_grpo": 1.0}, view, COUNTS, settings)
-    (constant,), _ = objective_terms({"grpo": 1.0}, view, COUNTS, settings, aggregate="constant")
-    (default,), _ = objective_terms({"grpo": 1.0}, view, COUNTS, settings)
+    (dr,), _ = objective_terms({"dr_grpo": 1.0}, view, aggregations(view, COUNTS), settings)
+    (constant,), _ = objective_terms({"grpo": 1.0}, view, aggregations(view, COUNTS), settings, aggregate="constant")
+    (default,), _ = objective_terms({"grpo": 1.0}, view, aggregations(view, COUNTS), settings)
     assert torch.equal(mix([dr]), mix([constant]))
     assert not torch.allclose(mix([dr]), mix([default]))
 
@@ -206,7 +206,7 @@ def test_seq_tis_without_a_cap_is_the_exact_policy_gradient(policies):
 def test_a_weighted_sum_of_objectives_is_the_sum_of_their_weighted_terms(case):
     view, settings = case.view(), ObjectiveSettings()
     weights = parse_objective({"seq_tis": 1, "grpo": 0.3})
-    terms, metrics = objective_terms(weights, view, COUNTS, settings)
+    terms, metrics = objective_terms(weights, view, aggregations(view, COUNTS), settings)
     by_hand = 1.0 * OBJECTIVES["seq_tis"].coefficient(view, settings).c_bt / COUNTS.samples
     lengths_b1 = view.lengths_b[:, None]
     by_hand = by_hand + 0.3 * OBJECTIVES["grpo"].coefficient(view, settings).c_bt / (COUNTS.samples * lengths_b1)

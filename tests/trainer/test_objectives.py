@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from data.refusal import Refusal
-from trainer.objectives import OBJECTIVES, ObjectiveSettings, parse_objective
+from trainer.objective_config import Gspo, Mis, Teacher
+from trainer.objectives import OBJECTIVES, ObjectiveSettings, needs, parse_objective, scope
 from trainer.view import StepView, first_of_group, group_extreme, group_sum
 
 
@@ -22,21 +23,83 @@ def view(**changes) -> StepView:
         "group_b": torch.tensor([4, 4]),
         "lengths_b": torch.tensor([2, 1]),
     }
-    return StepView(**(base | changes))
+    rows, width = (base | changes)["logprobs_bt"].shape
+    more = {
+        "reward_b": torch.tensor([0.7, -0.4, 9.0])[:rows],
+        "baseline_b": torch.tensor([0.1, 0.1, 0.1])[:rows],
+        "teacher_bt": torch.tensor([[-0.4, -2.5, 9.0], [-0.9, 9.0, 9.0], [9.0, 9.0, 9.0]])[:rows, :width],
+        "reference_bt": torch.tensor([[-1.2, -1.9, 9.0], [-0.4, 9.0, 9.0], [9.0, 9.0, 9.0]])[:rows, :width],
+        "prox_bt": torch.tensor([[-1.05, -1.8, 9.0], [-0.45, 9.0, 9.0], [9.0, 9.0, 9.0]])[:rows, :width],
+    }
+    return StepView(**(base | more | changes))
 
 
 def test_the_table_says_what_the_mathematics_says():
     rows = {name: (row.name, row.scope, row.aggregate, set(row.needs)) for name, row in OBJECTIVES.items()}
+    reward, ratio, offset = {"reward"}, {"behaviour", "reward"}, {"raw_reward", "reference"}
     assert rows == {
-        "naive": ("naive", "sample", "sample", set()),
-        "grpo": ("grpo", "token", "sample", {"behaviour"}),
-        "dr_grpo": ("dr_grpo", "token", "constant", {"behaviour"}),
-        "tis": ("tis", "token", "token", {"behaviour"}),
-        "seq_tis": ("seq_tis", "sample", "sequence", {"behaviour"}),
-        "topr": ("topr", "sample", "sequence", {"behaviour"}),
-        "seed_softmax": ("seed_softmax", "group", "prompt", set()),
-        "raft": ("raft", "group", "token", set()),
+        "naive": ("naive", "sample", "sample", reward),
+        "grpo": ("grpo", "token", "sample", ratio),
+        "dapo": ("dapo", "token", "token", ratio),
+        "dr_grpo": ("dr_grpo", "token", "constant", ratio),
+        "decoupled": ("decoupled", "token", "sample", ratio | {"prox"}),
+        "gspo": ("gspo", "sample", "sample", ratio),
+        "cispo": ("cispo", "token", "token", ratio),
+        "tis": ("tis", "token", "token", ratio),
+        "seq_tis": ("seq_tis", "sample", "sequence", ratio),
+        "mis": ("mis", "sample", "token", ratio),
+        "m2po": ("m2po", "step", "token", ratio),
+        "topr": ("topr", "sample", "sequence", ratio),
+        "asymre": ("asymre", "sample", "sequence", {"raw_reward"}),
+        "kimi": ("kimi", "group", "sequence", offset),
+        "tb_vargrad": ("tb_vargrad", "group", "sequence", offset),
+        "astar_po": ("astar_po", "group", "sequence", offset),
+        "seed_softmax": ("seed_softmax", "group", "prompt", reward),
+        "opd": ("opd", "token", "token", {"behaviour", "teacher", "special"}),
+        "raft": ("raft", "group", "token", reward),
+        "minillm": ("minillm", "step", "token", {"behaviour", "teacher"}),
     }
+
+
+def test_a_sum_needs_what_any_of_it_needs_and_has_the_widest_scope():
+    assert needs({"seq_tis": 1.0, "opd": 0.3, "kimi": 0.0}) == {"behaviour", "reward", "teacher", "special"}
+    assert scope({"grpo": 1.0}) == "token" and scope({"grpo": 1.0, "seq_tis": 0.1}) == "sample"
+    assert scope({"raft": 1.0, "m2po": 1.0}) == "step" and scope({"grpo": 1.0, "m2po": 0.0}) == "token"
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"), [("kimi", "reference"), ("asymre", "reward"), ("opd", "teacher"), ("decoupled", "prox")]
+)
+def test_an_objective_says_what_its_view_lacks(name, missing):
+    absent = {"reward_b": None, "teacher_bt": None, "reference_bt": None, "prox_bt": None}
+    given = {"reward_b": view().reward_b} if name == "kimi" else {}
+    with pytest.raises(ValueError, match=missing):
+        OBJECTIVES[name].coefficient(view(**(absent | given)), ObjectiveSettings())
+
+
+def test_token_rewards_add_to_each_tokens_own_advantage():
+    extra = torch.tensor([[0.5, -0.25], [1.0, 0.0]])
+    for name in ("naive", "grpo", "dr_grpo", "tis", "cispo", "mis", "seq_tis", "topr", "decoupled"):
+        off = ObjectiveSettings(clip_low=None, clip_high=None)
+        one = OBJECTIVES[name].coefficient(view(), off).c_bt
+        more = OBJECTIVES[name].coefficient(view(token_advantage_bt=extra), off).c_bt
+        a_bt = view().advantage_b[:, None].expand(2, 2)
+        assert torch.allclose(more, one * (a_bt + extra) / a_bt, atol=1e-6), name
+
+
+def test_m2po_drops_no_more_than_it_must():
+    gaps = torch.tensor([[0.1, -0.2], [0.3, -0.4]])
+    case = view(
+        logprobs_bt=torch.full((2, 2), -1.0),
+        behaviour_bt=-1.0 - gaps,
+        mask_bt=torch.ones(2, 2).bool(),
+        lengths_b=torch.tensor([2, 2]),
+    )
+    kept = lambda limit: OBJECTIVES["m2po"].coefficient(case, ObjectiveSettings(m2_limit=limit)).c_bt != 0  # noqa: E731
+    squares = gaps.square()  # .01 .04 .09 .16: means of the smallest .01, .025, .0467, .075
+    for limit, bound in [(0.011, 0.011), (0.026, 0.05), (0.047, 0.1), (0.076, 0.2)]:
+        assert torch.equal(kept(limit), squares <= bound)
+    assert not kept(0.009).any()
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -129,7 +192,8 @@ def test_settings_outside_their_range_are_refused_with_the_next_command(changes)
 
 
 def test_every_setting_may_be_switched_off_and_changes_something():
-    off = ObjectiveSettings(clip_low=None, clip_high=None, dual_clip=None, cap=None, mismatch_cap=None)
+    wide = {"m2_limit": 100.0, "delta": 0.0, "gspo": Gspo(None, None), "mis": Mis(0.0, 1e9), "teacher": Teacher()}
+    off = ObjectiveSettings(clip_low=None, clip_high=None, dual_clip=None, cap=None, mismatch_cap=None, **wide)
     assert len(fields(off)) <= 12
     step = view(
         logprobs_bt=torch.tensor([[-1.0, -2.0], [-0.5, -1.0]]),
@@ -144,6 +208,12 @@ def test_every_setting_may_be_switched_off_and_changes_something():
         ("tis", step, {"cap": 2.0}),
         ("grpo", step, {"mismatch_cap": 1.5}),
         ("seed_softmax", step, {"softmax_score": "sum"}),
+        ("m2po", step, {"m2_limit": 0.04}),
+        ("asymre", step, {"delta": 0.1}),
+        ("kimi", step, {"tau": 0.5}),
+        ("gspo", step, {"gspo": Gspo()}),
+        ("mis", step, {"mis": Mis()}),
+        ("opd", step, {"teacher": Teacher(horizon=1)}),
     ]
     assert {key for _, _, change in cases for key in change} == {part.name for part in fields(off)}
     for name, case, change in cases:
@@ -160,7 +230,7 @@ def test_an_objective_is_a_name_or_weighted_names():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("gpro", "did you mean 'grpo'"),
+        ("grpoo", "did you mean 'grpo'"),
         ({"seq_tis": 1, "tops": 0.3}, "'tops' does not exist: did you mean 'topr'"),
         ({}, "names nothing"),
         ({"grpo": -1}, "weight -1"),
