@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mutation import Mutation
+from mutation import Mutation, located
 
 VIEW, OBJECTIVES, LOSSES, DRIFT = (
     "trainer/view.py",
-    "trainer/objectives.py",
+    "trainer/objectives",
     "trainer/losses.py",
     "trainer/drift/sums.py",
 )
@@ -47,10 +47,10 @@ MUTATIONS = [
              "(log_weight - math.log(cap))", "surrogate: above the cap", TEXTBOOK),
     Mutation(OBJECTIVES, "cap * (log_weight - math.log(cap)).clamp(min=0)", "0.0", "surrogate: flat above the cap", TEXTBOOK),
     # engine against trainer
-    Mutation(OBJECTIVES, "ratio(view.old_bt - view.behaviour_bt)",
-             "ratio(view.behaviour_bt - view.old_bt)", "mismatch: μ/π_old", GOLDEN),
+    Mutation(OBJECTIVES, "ratio(anchor_bt - view.behaviour_bt)",
+             "ratio(view.behaviour_bt - anchor_bt)", "mismatch: μ/π_old", GOLDEN),
     Mutation(OBJECTIVES, "truncate(raw_bt, settings.mismatch_cap)", "truncate(raw_bt, None)", "mismatch: no cap", GOLDEN),
-    Mutation(OBJECTIVES, "return correction_bt, view.logprobs_bt - view.old_bt, metrics",
+    Mutation(OBJECTIVES, "return correction_bt, view.logprobs_bt - anchor_bt, metrics",
              "return correction_bt, view.logprobs_bt - view.behaviour_bt, metrics", "mismatch: corrected twice", GOLDEN),
     Mutation(OBJECTIVES, "view.logprobs_bt - view.behaviour_bt, {}",
              "view.behaviour_bt - view.logprobs_bt, {}", "grpo: ratio", GOLDEN),
@@ -67,28 +67,28 @@ MUTATIONS = [
     Mutation(OBJECTIVES, "(a_b1 < 0) & (ratio_bt > settings.dual_clip)",
              "(a_b1 > 0) & (ratio_bt > settings.dual_clip)", "dual clip: sign of A", TEXTBOOK),
     # naive
-    Mutation(OBJECTIVES, "masked(view.advantage_b[:, None]", "masked(-view.advantage_b[:, None]", "naive: sign", TEXTBOOK),
-    Mutation(OBJECTIVES, "masked(view.advantage_b[:, None].expand_as(view.logprobs_bt), view.mask_bt)",
-             "view.advantage_b[:, None].expand_as(view.logprobs_bt)", "naive: mask", TEXTBOOK),
+    Mutation(OBJECTIVES, "masked(view.advantage_bt", "masked(-view.advantage_bt", "naive: sign", TEXTBOOK),
+    Mutation(OBJECTIVES, "masked(view.advantage_bt, view.mask_bt)",
+             "view.advantage_bt", "naive: mask", TEXTBOOK),
     # grpo and dr_grpo
-    Mutation(OBJECTIVES, "0.0, correction_bt * ratio_bt * a_b1)",
-             "0.0, -correction_bt * ratio_bt * a_b1)", "grpo: sign", GOLDEN),
-    Mutation(OBJECTIVES, "0.0, correction_bt * ratio_bt * a_b1)", "0.0, correction_bt * a_b1)", "grpo: no ratio", GOLDEN),
-    Mutation(OBJECTIVES, "0.0, correction_bt * ratio_bt * a_b1)", "0.0, ratio_bt * a_b1)", "grpo: no mismatch", GOLDEN),
+    Mutation(OBJECTIVES, "0.0, correction_bt * ratio_bt * a_bt)",
+             "0.0, -correction_bt * ratio_bt * a_bt)", "grpo: sign", GOLDEN),
+    Mutation(OBJECTIVES, "0.0, correction_bt * ratio_bt * a_bt)", "0.0, correction_bt * a_bt)", "grpo: no ratio", GOLDEN),
+    Mutation(OBJECTIVES, "0.0, correction_bt * ratio_bt * a_bt)", "0.0, ratio_bt * a_bt)", "grpo: no mismatch", GOLDEN),
     Mutation(OBJECTIVES, "torch.where(flat_bt, 0.0, correction_bt",
              "torch.where(flat_bt & False, 0.0, correction_bt", "grpo: no clip", GOLDEN),
     Mutation(OBJECTIVES, "ratio_bt.clamp(max=bound_high)", "ratio_bt", "grpo: surrogate unclipped above", TEXTBOOK),
     Mutation(OBJECTIVES, "ratio_bt.clamp(bound_low,", "ratio_bt.clamp(0.0,", "grpo: surrogate unclipped below", TEXTBOOK),
     # tis
-    Mutation(OBJECTIVES, "masked(weight_bt * a_b1, view.mask_bt)",
-             "masked(-weight_bt * a_b1, view.mask_bt)", "tis: sign", GOLDEN),
-    Mutation(OBJECTIVES, "masked(weight_bt * a_b1, view.mask_bt)",
-             "masked(ratio_bt * a_b1, view.mask_bt)", "tis: no cap", GOLDEN),
-    Mutation(OBJECTIVES, "masked(weight_bt * a_b1, view.mask_bt)",
-             "masked(0 * weight_bt + a_b1, view.mask_bt)", "tis: no ratio", GOLDEN),
-    Mutation(OBJECTIVES, "masked(weight_bt * a_b1, view.mask_bt)", "weight_bt * a_b1", "tis: mask", VIEWS),
+    Mutation(OBJECTIVES, "masked(weight_bt * a_bt, view.mask_bt)",
+             "masked(-weight_bt * a_bt, view.mask_bt)", "tis: sign", GOLDEN),
+    Mutation(OBJECTIVES, "masked(weight_bt * a_bt, view.mask_bt)",
+             "masked(ratio_bt * a_bt, view.mask_bt)", "tis: no cap", GOLDEN),
+    Mutation(OBJECTIVES, "masked(weight_bt * a_bt, view.mask_bt)",
+             "masked(0 * weight_bt + a_bt, view.mask_bt)", "tis: no ratio", GOLDEN),
+    Mutation(OBJECTIVES, "masked(weight_bt * a_bt, view.mask_bt)", "weight_bt * a_bt", "tis: mask", VIEWS),
     # seq_tis
-    Mutation(OBJECTIVES, "weight_b * view.advantage_b, 0.0", "-weight_b * view.advantage_b, 0.0", "seq_tis: sign", GOLDEN),
+    Mutation(OBJECTIVES, "weight_b = truncate(raw_b, settings.cap)", "weight_b = -truncate(raw_b, settings.cap)", "seq_tis: sign", GOLDEN),
     Mutation(OBJECTIVES, "weight_b = truncate(raw_b, settings.cap)", "weight_b = raw_b", "seq_tis: no cap", GOLDEN),
     Mutation(OBJECTIVES, "weight_b = truncate(raw_b, settings.cap)",
              "weight_b = truncate(ratio(log_weight_b / view.lengths_b), settings.cap)",
@@ -200,3 +200,4 @@ MUTATIONS = [
     Mutation(DRIFT, "if bottom > 0", "if True", "drift: a figure without denominator", SUMS),
 ]
 # fmt: on
+MUTATIONS = [located(row) for row in MUTATIONS]
