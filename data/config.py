@@ -5,12 +5,12 @@ meaning is the line under it; `--help` prints these lines."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
 
-from data.refusal import in_range
+from data.refusal import Refusal, in_range, nearest
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,11 @@ class Sampling:
     """1 is off."""
     stop: list[str] = field(default_factory=list)
     """Further token texts that end a sample, beside the model's own end tokens."""
+    alpha: float = 0.0
+    """Share of the teacher in each token's distribution, recorded as the behaviour; 0 is off, below 1."""
 
     def __post_init__(self) -> None:
+        in_range("sampling.alpha", self.alpha, 0, 1 - 1e-9)
         in_range("sampling.temperature", self.temperature, 0)
         in_range("sampling.top_p", self.top_p, 1e-9, 1)
         in_range("sampling.top_k", self.top_k, 0)
@@ -100,6 +103,40 @@ class AnswerSampling:
         in_range("answers.temperature", self.temperature, 0)
         in_range("answers.top_p", self.top_p, 1e-9, 1)
         in_range("answers.max_tokens", self.max_tokens, 1)
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """Distributions of the teacher at every token, to be learnt from. Only where teacher and student share a tokenizer."""
+
+    of: str = "answers"
+    """answers: the teacher's own, in the student's tokens; samples: the whole pool (hundreds of bytes a token)."""
+    kind: str = "sampled"
+    """sampled: draws with replacement; top_k: its most probable ids; student_m: its log p at the policy's most probable ids."""
+    draws: int = 256
+    """Draws a token, for kind sampled."""
+    k: int = 64
+    """Ids a token, for kinds top_k and student_m."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("of", ("answers", "samples")), ("kind", ("sampled", "top_k", "student_m"))):
+            if getattr(self, name) not in known:
+                raise Refusal(
+                    f"soft_targets.{name} is {getattr(self, name)!r}: {nearest(getattr(self, name), known)}",
+                    f"factory.soft_targets.{name}={known[0]}",
+                )
+        in_range("soft_targets.draws", self.draws, 1)
+        in_range("soft_targets.k", self.k, 1)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the targets' values depend on."""
+        return {"kind": self.kind} | ({"draws": self.draws} if self.kind == "sampled" else {"k": self.k})
+
+
+def sampling_settings(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's sampling as keys hold it: a pool that nothing is mixed into is named as if mixing did not exist."""
+    return {k: v for k, v in asdict(recipe.sampling).items() if k != "alpha" or v}
 
 
 @dataclass(frozen=True)

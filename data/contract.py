@@ -209,18 +209,20 @@ ANSWER_TOKENS = Table(
 )
 
 _SOFT = (
-    Column("position", pa.int32(), "index into token_ids", required=True),
-    Column("ids", TOKENS, "token ids of the target", required=True),
-    Column("counts", TOKENS, "draws of each id; null for top_k"),
-    Column("logprobs", NATS, "log p of each id", unit="nats"),
-    Column("kind", pa.string(), "sampled, top_k or student_m", required=True),
+    Column("sizes", TOKENS, "how many ids each token of the text has, in token order", required=True),
+    Column(
+        "ids", TOKENS, "token ids of the targets, flat: the first sizes[0] belong to the first token", required=True
+    ),
+    Column("counts", TOKENS, "draws of each id, flat as ids; null for top_k and student_m"),
+    Column("logprobs", NATS, "the scorer's log p of each id at temperature 1, flat as ids", unit="nats", required=True),
+    Column("kind", pa.string(), "sampled, top_k (the scorer's), or student_m (the student's own top k)", required=True),
 )
 SOFT_TARGETS = Table(
-    "soft_targets", "sample × position", (GROUP_ID, SAMPLE_INDEX, *_SOFT), keys=SAMPLE_KEYS, tokens=True
+    "soft_targets", "sample × scorer × kind", (GROUP_ID, SAMPLE_INDEX, *_SOFT), keys=SAMPLE_KEYS, tokens=True
 )
 ANSWER_SOFT_TARGETS = Table(
     "answer_soft_targets",
-    "teacher answer × position",
+    "teacher answer × student tokenizer × scorer × kind",
     (PROMPT_ID, CANDIDATE, *_SOFT),
     keys=("prompt_id", "candidate"),
     tokens=True,

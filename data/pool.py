@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from data.config import ModelSettings, Recipe
+from data.config import ModelSettings, Recipe, sampling_settings
 from data.lake import Key, Lake
 from data.manifest import Slice
 from data.refusal import Refusal
@@ -40,21 +40,27 @@ def prompts_settings(recipe: Recipe) -> dict[str, Any]:
     return {"source": asdict(recipe.prompts)}
 
 
-def groups_key(recipe: Recipe, prompts: Slice, policy: Mapping[str, Any], stop_ids: list[int]) -> Key:
-    """Key of `groups`: prompts × policy × sampling. The number of samples is not in it: a group may be topped up."""
-    sampling = {k: v for k, v in asdict(recipe.sampling).items() if k != "n"}
+def groups_key(
+    recipe: Recipe, prompts: Slice, policy: Mapping[str, Any], stop_ids: list[int], mixed_with: str | None = None
+) -> Key:
+    """Key of `groups`: prompts × policy × sampling, and the teacher that is mixed into it.
+
+    The number of samples is not in it: a group may be topped up."""
+    sampling = {k: v for k, v in sampling_settings(recipe).items() if k != "n"}
     settings = {"sampling": sampling, "stop_ids": stop_ids, "seed": recipe.seed}
-    return Key(settings, (prompts,), {"policy": policy["model_id"]})
+    mixed = {} if mixed_with is None else {"mixed_with": mixed_with}
+    return Key(settings | mixed, (prompts,), {"policy": policy["model_id"]})
 
 
 def samples_settings(recipe: Recipe) -> dict[str, Any]:
     """Settings of `samples` drawn by the factory."""
-    return {"sampling": asdict(recipe.sampling), "seed": recipe.seed}
+    return {"sampling": sampling_settings(recipe), "seed": recipe.seed}
 
 
 def samples_key(recipe: Recipe, groups: Slice) -> Key:
     """Key of `samples`: the groups and how many of each."""
-    return Key(samples_settings(recipe), (groups,), {"policy": groups.models["policy"]})
+    mixed = {k: v for k, v in groups.settings.items() if k == "mixed_with"}
+    return Key(samples_settings(recipe) | mixed, (groups,), {"policy": groups.models["policy"]})
 
 
 def scores_key(pool: Pool, scorer: str, temperature: float = 1.0, shown: str = "messages") -> Key:
@@ -101,6 +107,8 @@ def find_pool(lake: Lake, recipe: Recipe, policy: str) -> Pool:
     """The pool of this recipe, policy and sampling; an imported pool answers to its label."""
     prompts = find_prompts(lake, recipe)
     wanted = samples_settings(recipe)
+    if recipe.sampling.alpha:
+        wanted["mixed_with"] = find_model(lake, recipe.teacher)
     found = [
         s
         for s in lake.slices("samples", label=recipe.pool_label)
