@@ -9,7 +9,7 @@ import gc
 import math
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,14 @@ from trainer.config import TrainerRecipe
 from trainer.distributed import world
 from trainer.ema import replaced
 from trainer.final import finish, row_of
-from trainer.journal import Metrics, claim, disk, held, publish, refuse_unknown
+from trainer.journal import Metrics, Run, claim, disk, held, publish, refuse_unknown
 from trainer.losses import next_beta
 from trainer.normalise import normalised
 from trainer.optimiser import move
 from trainer.plan import Items, StepPlan, plan_step
 from trainer.prepare import ADVANTAGES, prepare, streams
 from trainer.progress import progress
-from trainer.sources import configuration, configuration_hash, resolve
+from trainer.sources import Reading, configuration, configuration_hash, resolve
 from trainer.state import Training
 from trainer.step import run_step
 
@@ -38,15 +38,12 @@ def train(recipe: TrainerRecipe) -> None:
     """Train one run, or find it finished. The body of `python -m trainer`."""
     here = world()
     torch.manual_seed(recipe.seed)
-    refuse_unknown(recipe)
-    reading = resolve(recipe)
-    hash_ = configuration_hash(recipe, reading)
-    run, how = claim(recipe, hash_)
-    here.barrier()  # before the first process makes the folder that the others look at
+    # together: the first process makes no folder before the others have looked, and a refusal of one ends all
+    reading, hash_, run, how = here.together(lambda: _claimed(recipe))
     if how == "found":
         here.say(f"found run {run.name} of this configuration: nothing to train")
         return
-    training, cursors = prepare(recipe, reading, run, here, resumed=how == "resumed")
+    training, cursors = here.together(lambda: prepare(recipe, reading, run, here, resumed=how == "resumed"))
     for note in reading.notes if how == "new" else []:
         here.say(note)
     record = {
@@ -58,18 +55,32 @@ def train(recipe: TrainerRecipe) -> None:
         "policy": reading.start.model_id,
         "status": "running",
     }
-    with held(run) if here.first else nullcontext():
-        if here.first and claim(recipe, hash_)[1] != how:  # another process was quicker while the model was loaded
-            raise Refusal(f"run {run.name} was trained by another process meanwhile", "run=ANOTHER_NAME")
+    with ExitStack() as stack:
+        here.together(lambda: _hold(stack, recipe, run, hash_, how) if here.first else None)
         _open(training, record, resumed=how == "resumed")
         streams(training, cursors)
         _steps(training, record)
-        if here.first:
+        if here.first or training.method.sharded:
             finish(training, record)
     here.barrier()
     del training
     gc.collect()
     torch.cuda.empty_cache()  # the next job of a sweep loads its own model
+
+
+def _claimed(recipe: TrainerRecipe) -> tuple[Reading, str, Run, str]:
+    """What the run reads, the hash of its configuration, its name, and whether it is new, found or resumed."""
+    refuse_unknown(recipe)
+    reading = resolve(recipe)
+    hash_ = configuration_hash(recipe, reading)
+    return reading, hash_, *claim(recipe, hash_)
+
+
+def _hold(stack: ExitStack, recipe: TrainerRecipe, run: Run, hash_: str, how: str) -> None:
+    """Lock the run's folder until the stack ends."""
+    stack.enter_context(held(run))
+    if claim(recipe, hash_)[1] != how:  # another process was quicker while the model was loaded
+        raise Refusal(f"run {run.name} was trained by another process meanwhile", "run=ANOTHER_NAME")
 
 
 def _open(training: Training, record: Mapping[str, Any], *, resumed: bool) -> None:
@@ -102,6 +113,7 @@ def _steps(training: Training, record: Mapping[str, Any]) -> None:
             if metrics is not None:
                 metrics.write(training.step, training.latest)
                 show(training.step, training.latest)
+            if metrics is not None or training.method.sharded:  # shares of the weights lie with every process
                 _checkpoint(training, metrics, record)
         if metrics is not None:
             metrics.sync()
@@ -193,7 +205,7 @@ def _probe(training: Training) -> dict[str, float]:
         return training.prober.measure(training.policy, training.step)
 
 
-def _checkpoint(training: Training, metrics: Metrics, record: Mapping[str, Any]) -> None:
+def _checkpoint(training: Training, metrics: Metrics | None, record: Mapping[str, Any]) -> None:
     settings = training.recipe.trainer.checkpoint
     value = training.latest.get(settings.best) if settings.best else None
     better = value is not None and (training.best is None or value > training.best[0])
@@ -202,9 +214,19 @@ def _checkpoint(training: Training, metrics: Metrics, record: Mapping[str, Any])
         return
     if better and value is not None:
         training.best = (value, training.step)
-    metrics.sync()
+    if metrics is not None:
+        metrics.sync()
     checkpoint.write(
-        training.run.folder, training.step, training.policy, training.optimiser, training.average, training.state
+        training.run.folder,
+        training.step,
+        training.policy,
+        training.optimiser,
+        training.average,
+        training.state,
+        copies=training.copies.tensors,
+        first=training.world.first,
     )
+    if metrics is None:
+        return
     checkpoint.prune(training.run.folder, settings.keep, training.best[1] if training.best else None)
     publish(Lake.open(training.recipe.lake), training.run, row_of(training, record))
