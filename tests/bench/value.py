@@ -2,9 +2,9 @@
 
     python tests/bench/value.py [seeds=20] [steps=5,20,150] [lr=2e-3] [objective=seq_tis] [aside=0]
 
-A tiny random Llama answers prompts of random ids; the pool's μ is exact; the reward is the share of a sample's tokens that are of the
-prompt's kind. Training replays the pool as `python -m trainer` does. Truth: fresh samples of the trained policy on the same prompts.
-Writes nothing but its table."""
+A tiny random Llama answers prompts of random ids; the pool's μ is exact; the reward is the share of a sample's tokens that are of
+the prompt's kind. Training replays the pool as `python -m trainer` does. Truth: fresh samples of the trained policy on the same
+prompts. Writes nothing but its table."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the new policy's mean reward is, from the pool alone: importance weighting with a control variate (MATH §9).
 
-Reads log-weights of whole samples and their rewards. Writes nothing. Gives no number, and the reason, where the weights cannot carry
-one: a heavy tail, a mean weight that is not 1, or no groups left that the policy was not trained on."""
+Reads log-weights of whole samples and their rewards. Writes nothing. Gives no number, and the reason, where the weights cannot
+carry one: a heavy tail, a mean weight that is not 1, or no groups left that the policy was not trained on."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def value(
     on those groups V̂ promises a gain that fresh samples do not show, at first order in the learning rate ("propensity
     overfitting", Swaminathan & Joachims 2015): they lend their r̄ only. The control variate r̄_i,−j is the mean of the group's
     *other* samples: with r_ij in it the correction would be too small by 1/G. w̃ = min(w, C), C = `cap`, by default √n (Ionides
-    2008). Interval: BCa bootstrap over prompts (Efron 1987), since a prompt's samples are not independent and weights are skewed."""
+    2008). Interval: BCa bootstrap over prompts (Efron 1987): a prompt's samples are not independent, and weights are skewed."""
     log_n, reward_n, group_n, kept_g = _valid(log_weight_n, reward_n, starts)
     if not len(log_n):
         return Value(None, None, math.nan, math.nan, math.nan, 0, "no group has two valid samples")
