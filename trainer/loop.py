@@ -152,8 +152,9 @@ def _moved(training: Training, plan: StepPlan, values: Mapping[str, float]) -> d
     training.copies.after(model)
     training.tokens += plan.tokens
     leash = settings.losses.leash
-    if leash.target is not None and plan.weights.kl and "kl_k3" in values:
-        training.beta = next_beta(plan.weights.kl, values["kl_k3"], leash.target, leash.rate)
+    measured = values.get("kl_k3", math.nan)
+    if leash.target is not None and plan.weights.kl and math.isfinite(measured):
+        training.beta = next_beta(plan.weights.kl, measured, leash.target, leash.rate)
     told = {f"weight/{name}": getattr(plan.weights, name) for name in schedule.TERMS}
     told |= {"lr": rate * scale, "gradient_norm": norm}
     return told if settings.optimiser.lr_scale is None else told | {"lr_scale": scale}

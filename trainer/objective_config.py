@@ -59,8 +59,6 @@ class Teacher:
     """minillm: discount of later tokens in R."""
     variant: str = "paper"
     """minillm: paper (MATH §5), or lmops: R from t on, rewards under the start policy, whitened over the step."""
-    single_step: str = "observed"
-    """minillm: observed (the drawn token), coarse (top-k with tail: a lower bound) or student_topk."""
 
     def __post_init__(self) -> None:
         in_range("clip.teacher.cap", self.cap, 1e-12)
@@ -68,7 +66,6 @@ class Teacher:
         in_range("clip.teacher.decay", self.decay, 0, 1)
         in_range("clip.teacher.gamma", self.gamma, 0, 1)
         one_of("clip.teacher.variant", self.variant, ("paper", "lmops"))
-        one_of("clip.teacher.single_step", self.single_step, ("observed", "coarse", "student_topk"))
 
 
 @dataclass(frozen=True)

@@ -100,18 +100,20 @@ class StepView:
 
 def _check_finite(view: StepView) -> None:
     stored = {
-        "behaviour": view.behaviour_bt,
-        "old policy": view.old_bt,
-        "teacher": view.teacher_bt,
-        "reference": view.reference_bt,
-        "prox": view.prox_bt,
-        "token advantage": view.token_advantage_bt,
+        "behaviour log-probabilities": view.behaviour_bt,
+        "old policy log-probabilities": view.old_bt,
+        "teacher log-probabilities": view.teacher_bt,
+        "reference log-probabilities": view.reference_bt,
+        "prox log-probabilities": view.prox_bt,
+        "token advantages": view.token_advantage_bt,
     }
     for name, tensor in stored.items():
         if tensor is not None and not torch.isfinite(tensor[view.mask_bt]).all():
-            raise ValueError(f"{name} log-probabilities hold a value that is not finite under the mask")
-    if not torch.isfinite(view.advantage_b[view.live_b]).all():
-        raise ValueError("advantages hold a value that is not finite for a sample that the mask keeps")
+            raise ValueError(f"{name} hold a value that is not finite under the mask")
+    of_samples = {"advantages": view.advantage_b, "rewards": view.reward_b, "baselines": view.baseline_b}
+    for name, tensor in of_samples.items():
+        if tensor is not None and not torch.isfinite(tensor[view.live_b]).all():
+            raise ValueError(f"{name} hold a value that is not finite for a sample that the mask keeps")
     if (view.mask_bt.sum(1) > view.lengths_b).any():
         raise ValueError("the mask keeps more tokens of a sample than its length counts")
 

@@ -155,6 +155,12 @@ def test_a_broken_ratio_stays_finite_in_float32():
         torch.ones(2, 3, dtype=torch.bool),
         torch.zeros(2, dtype=torch.int64),
         torch.full((2,), 3),
+        reward_b=torch.tensor([1.0, 0.0]),
+        baseline_b=torch.tensor([0.5, 0.5]),
+        teacher_bt=logprobs - 1,
+        reference_bt=logprobs - 80,
+        prox_bt=logprobs - 80,
+        special_bt=torch.zeros(2, 3, dtype=torch.bool),
     )
     for name, row in OBJECTIVES.items():
         for cap in (2.0, None):

@@ -46,7 +46,7 @@ METHODS = [
     ("minillm", ObjectiveSettings()),
     *[
         ("minillm", ObjectiveSettings(teacher=one))
-        for one in (Teacher(cap=1.2, gamma=0.7), Teacher(variant="lmops", gamma=0.9), Teacher(single_step="coarse"))
+        for one in (Teacher(cap=1.2, gamma=0.7), Teacher(variant="lmops", gamma=0.9))
     ],
 ]
 IDS = [f"{name}-{i}" for i, (name, _) in enumerate(METHODS)]

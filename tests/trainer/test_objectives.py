@@ -29,6 +29,7 @@ def view(**changes) -> StepView:
         "baseline_b": torch.tensor([0.1, 0.1, 0.1])[:rows],
         "teacher_bt": torch.tensor([[-0.4, -2.5, 9.0], [-0.9, 9.0, 9.0], [9.0, 9.0, 9.0]])[:rows, :width],
         "reference_bt": torch.tensor([[-1.2, -1.9, 9.0], [-0.4, 9.0, 9.0], [9.0, 9.0, 9.0]])[:rows, :width],
+        "special_bt": torch.zeros(rows, width, dtype=torch.bool),
         "prox_bt": torch.tensor([[-1.05, -1.8, 9.0], [-0.45, 9.0, 9.0], [9.0, 9.0, 9.0]])[:rows, :width],
     }
     return StepView(**(base | more | changes))

@@ -6,7 +6,8 @@ over micro-batches and processes. Does not aggregate, weigh or differentiate (lo
 Axis suffixes: b sample in the batch, t token. Log-probabilities in nats. For a token, ρ = π/μ with μ the behaviour;
 for a sample, w = Π_t ρ_t over its unmasked tokens. Coefficients are zero outside the mask; a sample without an
 unmasked token takes part in nothing. Every objective logs `surrogate`: the sum of a function whose derivative by log
-π_t is exactly c_t, statistics that carry no gradient held fixed (the value of the loss is not that)."""
+π_t is exactly c_t, statistics that carry no gradient held fixed (the value of the loss is not that; a token's own reward is not
+in the surrogate of objectives that weigh whole samples)."""
 
 from __future__ import annotations
 
@@ -66,6 +67,12 @@ ROWS = (
 )
 OBJECTIVES: dict[str, Objective] = {row.name: row for row in ROWS}
 SCOPES: tuple[Scope, ...] = ("token", "sample", "group", "step")
+
+
+# objectives whose advantage may differ from token to token (MATH §3)
+TOKEN_REWARDS = frozenset(
+    ("naive", "grpo", "dapo", "dr_grpo", "decoupled", "gspo", "cispo", "tis", "seq_tis", "mis", "m2po", "topr")
+)
 
 
 def needs(objective: Mapping[str, float]) -> frozenset[str]:

@@ -96,5 +96,5 @@ def flat_region(ratio_bt: Tensor, a_b1: Tensor, settings: ObjectiveSettings) -> 
 def wanted(tensor: Tensor | None, name: str) -> Tensor:
     """The tensor of a view that an objective needs. Raises ValueError where the view was made without it."""
     if tensor is None:
-        raise ValueError(f"the view holds no {name} log-probabilities or rewards, which this objective needs")
+        raise ValueError(f"the view holds no {name}, which this objective needs")
     return tensor

@@ -22,8 +22,8 @@ def opd(view: StepView, settings: ObjectiveSettings) -> Coefficients:
     Source: MATH §4, §5; arXiv 2306.13649 (GKD, on-policy reverse KL)."""
     teacher_bt, rules = wanted(view.teacher_bt, "teacher"), settings.teacher
     kept_bt, place_bt = view.mask_bt, view.places_bt
-    if rules.mask_special and view.special_bt is not None:
-        kept_bt = kept_bt & ~view.special_bt
+    if rules.mask_special:
+        kept_bt = kept_bt & ~wanted(view.special_bt, "marks of special tokens")
     if rules.horizon is not None:
         kept_bt = kept_bt & (place_bt < rules.horizon)
     decay_bt = torch.full_like(view.logprobs_bt, rules.decay).pow(place_bt)
@@ -41,8 +41,8 @@ def minillm(view: StepView, settings: ObjectiveSettings) -> Coefficients:
     """c = min(ρ, C)·[(log p − log π) + R]: reverse KL to the teacher, the token's own and that of what follows it.
 
     paper: R_{t+1} = 1/(T−t)·Σ_{u>t} γ^{u−t−1}·(log p_u − log π_u), 0 at the last token. lmops: R from t on, of roll-out-time
-    log-probabilities (π_old, or μ), whitened over the step's tokens; the view is then the whole step's. With `single_step` coarse
-    or student_topk the token's own part is a support loss (support.py) and missing here.
+    log-probabilities (π_old, or μ), whitened over the step's tokens; the view is then the whole step's. The token's own part is
+    the one observed from the drawn token.
     Source: arXiv 2306.08543 eq. 3-7, MATH §5. Differs: weights by single-token ρ as there, length normalisation over the
     remaining tokens."""
     teacher_bt, rules = wanted(view.teacher_bt, "teacher"), settings.teacher
@@ -53,16 +53,13 @@ def minillm(view: StepView, settings: ObjectiveSettings) -> Coefficients:
         long_bt = whitened(to_go(teacher_bt - drawn_bt, view.mask_bt, rules.gamma, first=0), view.mask_bt)
     else:
         long_bt = to_go(gap_bt, view.mask_bt, rules.gamma, first=1)
-    observed = rules.single_step == "observed"
-    surrogate_bt = truncated_primitive(log_ratio_bt, rules.cap) * long_bt
-    if observed:
-        surrogate_bt = surrogate_bt + _primitive(view, teacher_bt, rules.cap)
+    surrogate_bt = truncated_primitive(log_ratio_bt, rules.cap) * long_bt + _primitive(view, teacher_bt, rules.cap)
     metrics = {
         "teacher_gap": mean_metric(gap_bt, view.mask_bt),
         "to_go": mean_metric(long_bt, view.mask_bt),
         "surrogate": mean_metric(surrogate_bt, view.mask_bt),
     }
-    return Coefficients(masked(weight_bt * (long_bt + (gap_bt if observed else 0.0)), view.mask_bt), metrics)
+    return Coefficients(masked(weight_bt * (gap_bt + long_bt), view.mask_bt), metrics)
 
 
 def to_go(reward_bt: Tensor, mask_bt: Tensor, gamma: float, first: int) -> Tensor:
