@@ -78,7 +78,8 @@ def computed(hidden_nd: Tensor, head: Head, ids: Tensor, temperature: float, chu
     device, dtype = hidden_nd.device.type, head.weight_vd.dtype
     if torch.is_autocast_enabled(device) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
-    rows = max(1, min(chunk, CHUNK_ELEMENTS // head.weight_vd.shape[0]))
+    most = max(1, min(chunk, CHUNK_ELEMENTS // head.weight_vd.shape[0]))
+    rows = max(1, -(-len(ids) // max(1, -(-len(ids) // most))))  # even chunks: a short last one would multiply slowly
     bias_v = None if head.bias_v is None else head.bias_v.to(dtype)
     # the weights travel beside the head, as arguments of an autograd function: a tensor within an object gets no gradient
     return Inputs((hidden_nd.to(dtype), head.weight_vd.to(dtype), bias_v), head, rows)

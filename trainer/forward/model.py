@@ -85,7 +85,9 @@ def save(policy: Policy, folder: str) -> None:
 
 
 def head_of(model: PreTrainedModel) -> Head:
-    """The model's output layer as its configuration describes it; `load` has checked it against the model's logits."""
+    """The model's output layer as its configuration describes it; `load` has checked it against the model's logits.
+
+    Of a sharded model the whole weight is gathered at every call, which all processes make: call it once a micro-batch."""
     layer = model.get_output_embeddings()
     weight_vd = getattr(layer, "weight", None)
     if weight_vd is None or hasattr(layer, "base_layer"):
@@ -93,8 +95,18 @@ def head_of(model: PreTrainedModel) -> Head:
             f"{type(model).__name__} has the output layer {type(layer).__name__}; a plain linear head is needed"
         )
     config = model.config.get_text_config()
+    weight_vd, bias_v = _whole(weight_vd), _whole(getattr(layer, "bias", None))
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
-    return Head(weight_vd, getattr(layer, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
+    return Head(weight_vd, bias_v, scale, getattr(config, "final_logit_softcapping", None))
+
+
+def _whole(weight: Any) -> Any:
+    """A sharded weight (`DTensor`) gathered, its gradients summed over the processes; any other as it is."""
+    if not hasattr(weight, "full_tensor"):
+        return weight
+    from torch.distributed.tensor import Partial
+
+    return weight.full_tensor(grad_placements=[Partial()] * weight.device_mesh.ndim)
 
 
 @torch.no_grad()

@@ -162,7 +162,9 @@ class _Split(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, out, lse = ctx.saved_tensors
         operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-        grads = [torch.zeros_like(x) for x in (query, key, value)]
+        # without bands the first blocks cover every row and key exactly once: nothing to add to
+        whole = not any(block.banded for block in ctx.blocks)
+        grads = [torch.empty_like(x) if whole else torch.zeros_like(x) for x in (query, key, value)]
         for block in ctx.blocks:
             rows, keys, count = block.rows, block.keys, block.count
             given = [
@@ -174,8 +176,9 @@ class _Split(torch.autograd.Function):
             merged = [_cut(out, rows, count), _cut(lse, rows, count)]
             mask = _mask(block, ctx.position_n, ctx.window, query.dtype)
             found = operator(*given, *merged, 0.0, block.causal, attn_mask=mask, scale=ctx.scale)
-            for whole, span, part in zip(grads, _spans(block), found, strict=True):
-                _cut(whole, span, count).add_(part)
+            for grad, span, part in zip(grads, _spans(block), found, strict=True):
+                own = _cut(grad, span, count)
+                own.copy_(part) if whole and not block.second else own.add_(part)
         return (*grads, None, None, None, None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -52,3 +53,25 @@ def logprobs_alone() -> Callable[..., Tensor]:
         return torch.cat(rows)
 
     return oracle
+
+
+@pytest.fixture(scope="session")
+def allowed_pairs() -> Callable[..., Tensor]:
+    """`allowed_pairs([(prompt length, [completion lengths]), …], window)`: (n, n) bool: may index q of the packed row see index k?
+
+    By the definition, a pair at a time: the slow twin of every packed layout."""
+
+    def allowed(shapes: list[tuple[int, list[int]]], window: int | None = None) -> Tensor:
+        owner = []
+        for g, (prompt, lengths) in enumerate(shapes):
+            alone = len(lengths) == 1
+            owner += [(g, 0, position) for position in range(prompt)]
+            for s, n in enumerate(lengths, start=1):
+                owner += [(g, 0 if alone else s, prompt + i) for i in range(n - 1)]
+        seen = torch.zeros(len(owner), len(owner), dtype=torch.bool)
+        for (q, (g, s, at)), (k, (h, r, there)) in itertools.product(enumerate(owner), enumerate(owner)):
+            near = there <= at and (window is None or at - there < window)
+            seen[q, k] = g == h and r in (0, s) and near
+        return seen
+
+    return allowed

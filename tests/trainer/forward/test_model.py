@@ -329,3 +329,45 @@ def _write_gguf(gguf, policy, path, quantisation):
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+@pytest.mark.parametrize("layout", ["split", "kv", "plain"])
+def test_autocast_gives_float32_logprobs_near_those_of_float32(layout, policy, random_groups):
+    tiny, groups = policy("llama", layout), random_groups([(9, [4, 1, 7]), (3, [5])])
+    exact_n = group_logprobs(tiny, groups)
+    exact_n.sum().backward()
+    exact = {name: p.grad.clone() for name, p in tiny.model.named_parameters()}
+    tiny.model.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logprob_n = group_logprobs(tiny, groups)
+    logprob_n.sum().backward()
+    assert logprob_n.dtype == torch.float32 and 0 < (logprob_n - exact_n).abs().mean() < 0.05
+    for name, p in tiny.model.named_parameters():
+        assert p.grad.dtype == torch.float32
+        assert (p.grad - exact[name]).norm() < 0.05 * exact[name].norm(), name
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    """A process group of one, whose mesh shards over it."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    yield dist.init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+def test_a_sharded_head_is_gathered_with_its_gradient(policy, random_groups, one_process):
+    from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+    tiny, groups = policy("llama"), random_groups(SHAPES)
+    expected_n = group_logprobs(tiny, groups)
+    expected_n.sum().backward()
+    layer = tiny.model.lm_head
+    expected = layer.weight.grad
+    layer.weight = torch.nn.Parameter(distribute_tensor(layer.weight.detach(), one_process, [Shard(0)]))
+    logprob_n = group_logprobs(tiny, groups)
+    logprob_n.sum().backward()
+    torch.testing.assert_close(logprob_n, expected_n)
+    assert isinstance(layer.weight.grad, DTensor) and layer.weight.grad.placements == (Shard(0),)
+    torch.testing.assert_close(layer.weight.grad.full_tensor(), expected)
