@@ -65,17 +65,15 @@ def measure(settings: DriftSettings) -> Measured:
     pool = reading.pool
     assert pool is not None
     policy = _policy(folder, recipe)
-    copied = _copied(reading, policy, recipe, copied_steps)
-    ids = np.asarray(group_ids(reading))
-    seen = set(ids[seen_groups(reading, recipe, steps_with(run, "rl", until))].tolist())
     groups = chosen_groups(pool, settings.groups)
     sums, token_n, sample_n = log_ratios(policy, groups, recipe, pool.temperature)
+    seen_g, stratum_g = _history(reading, policy, recipe, groups, (steps_with(run, "rl", until), copied_steps))
     found = value(
         sample_n,
         np.concatenate([_rewards(group) for group in groups]),
         np.cumsum([0, *(len(group.completions) for group in groups[:-1])]),
-        seen_g=np.array([group.group_id in seen or _is_copied(group, copied) for group in groups]),
-        cap=None,
+        seen_g=seen_g,
+        stratum_g=stratum_g,
         seed=recipe.seed,
     )
     counts = pool.advantages.advantages.figures
@@ -87,7 +85,7 @@ def measure(settings: DriftSettings) -> Measured:
     weighted = bool(WEIGHTED & set(parse_objective(recipe.trainer.objective)))
     size = max(2, round(len(sample_n) / len(groups)))
     judged = verdict(figures, sample_weights=weighted, samples=size)
-    return Measured(recipe, folder, pool.pool.samples.path, len(groups), len(ids), figures, found, judged)
+    return Measured(recipe, folder, pool.pool.samples.path, len(groups), counts["groups"], figures, found, judged)
 
 
 def _policy(folder: Path, recipe: TrainerRecipe) -> Policy:
@@ -101,16 +99,28 @@ def _policy(folder: Path, recipe: TrainerRecipe) -> Policy:
         raise Refusal(f"{folder}: {error}", "python -m trainer.drift run=ANOTHER_NAME") from error
 
 
-def _copied(reading: Reading, policy: Policy, recipe: TrainerRecipe, steps: int) -> set[Row]:
+def _history(
+    reading: Reading, policy: Policy, recipe: TrainerRecipe, groups: list[Group], steps: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the groups were trained on (bool), after so many steps of replay and of cloning, and their strata.
+
+    Training draws blindly among groups that have a sample in the loss, and among those whose own sample is a target of cloning;
+    whether a group is among them depends on its rewards."""
     from trainer.imitation import fitting
 
-    if reading.answers is None:
-        return set()
-    return copied_rows(fitting(reading.answers, context_length(policy), []), recipe, steps)
-
-
-def _is_copied(group: Group, copied: set[Row]) -> bool:
-    return bool(copied) and any((tuple(group.prompt), tuple(c)) in copied for c in group.completions)
+    assert reading.pool is not None
+    ids = group_ids(reading)
+    in_loss = np.logical_or.reduceat(reading.pool.in_loss, reading.pool.advantages.group_starts)
+    replayed = set(ids[seen_groups(reading, recipe, steps[0])].tolist())
+    replayable = set(ids[in_loss].tolist())
+    targets, copied = set[Row](), set[Row]()
+    if reading.answers is not None:
+        table = fitting(reading.answers, context_length(policy), [])
+        targets, copied = copied_rows(table, recipe, None), copied_rows(table, recipe, steps[1])
+    rows = [{(tuple(group.prompt), tuple(c)) for c in group.completions} for group in groups]
+    seen = [group.group_id in replayed or bool(own & copied) for group, own in zip(groups, rows, strict=True)]
+    strata = [2 * (group.group_id in replayable) + bool(own & targets) for group, own in zip(groups, rows, strict=True)]
+    return np.array(seen), np.array(strata)
 
 
 def group_ids(reading: Reading) -> np.ndarray:

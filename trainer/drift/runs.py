@@ -106,11 +106,11 @@ def seen_groups(reading: Reading, recipe: TrainerRecipe, steps: int) -> np.ndarr
     return seen
 
 
-def copied_rows(answers: pa.Table, recipe: TrainerRecipe, steps: int) -> set[Row]:
-    """Prompts and completions that so many steps of behaviour cloning copied."""
+def copied_rows(answers: pa.Table, recipe: TrainerRecipe, steps: int | None) -> set[Row]:
+    """Prompts and completions that so many steps of behaviour cloning copied; None: all that it may copy."""
     from trainer.replay import table_source
     from trainer.stream import Stream
 
-    taken = min(steps * recipe.trainer.replay.answers, answers.num_rows)
+    taken = answers.num_rows if steps is None else min(steps * recipe.trainer.replay.answers, answers.num_rows)
     texts = Stream(table_source("answers", answers), recipe.seed).take(taken)
     return {(tuple(text.prompt), tuple(text.completion)) for text in texts}

@@ -21,7 +21,7 @@ ROUNDING = 1e-3
 def k_hat(log_weights: Tensor | np.ndarray) -> float:
     """k of the tail of w, from log w (n,) in nats: moments of w above 1/k are infinite.
 
-    −inf where the largest weights are equal up to rounding (there is no tail); NaN for fewer than 25 weights, or where one is not
+    −inf where all weights are equal up to rounding (there is no tail); NaN for fewer than 25 weights, or where one is not
     finite. About a millisecond for 10,000."""
     values: Any = log_weights
     log_n = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, np.float64).ravel()
@@ -31,11 +31,9 @@ def k_hat(log_weights: Tensor | np.ndarray) -> float:
         return -math.inf
     from arviz_stats.base import array_stats
 
-    try:
-        # the package is handed log-likelihoods, whose weights are their inverse
-        return float(array_stats.psislw(-log_n)[1])
-    except ValueError:  # its word for a tail whose values are all the same
-        return -math.inf
+    # samples that repeat have equal weights, and the fit divides by a quantile of differences: moved within their rounding
+    log_n = log_n + np.random.default_rng(0).uniform(0, ROUNDING, len(log_n))
+    return float(array_stats.psislw(-log_n)[1])  # the package is handed log-likelihoods, whose weights are their inverse
 
 
 def limit(n: int) -> float:

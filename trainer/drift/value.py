@@ -43,33 +43,35 @@ def value(
     starts: np.ndarray,
     *,
     seen_g: np.ndarray | None = None,
+    stratum_g: np.ndarray | None = None,
     cap: float | None = None,
     seed: int = 0,
 ) -> Value:
-    """Mean reward of π from samples of μ: V̂ = mean_i r̄_i + mean_{i unseen} (1/G_i) Σ_j (w̃_ij − 1)(r_ij − r̄_i,−j).
+    """Mean reward of π from samples of μ: V̂ = mean_i r̄_i + Σ_s (n_s/n) mean_{i in s, unseen} (1/G_i) Σ_j (w̃_ij − 1)(r_ij − r̄_i,−j).
 
     log_weight_n: Σ_t log π/μ of each sample, nats; reward_n: float64, NaN: invalid; starts: first row of each group; seen_g: bool,
-    groups that π was trained on (None: none). What training did to a sample's weight depends on that sample's own luck, so that
-    on those groups V̂ promises a gain that fresh samples do not show, at first order in the learning rate ("propensity
-    overfitting", Swaminathan & Joachims 2015): they lend their r̄ only. The control variate r̄_i,−j is the mean of the group's
-    *other* samples: with r_ij in it the correction would be too small by 1/G. w̃ = min(w, C), C = `cap`, by default √n (Ionides
-    2008). Interval: BCa bootstrap over prompts (Efron 1987): a prompt's samples are not independent, and weights are skewed."""
+    groups that π was trained on (None: none); stratum_g: int from 0, groups within which π's training chose blindly (None: all).
+    What training did to a sample's weight depends on that sample's own luck, so that on groups it has seen V̂ promises a gain
+    that fresh samples do not show, at first order in the learning rate ("propensity overfitting", Swaminathan & Joachims 2015):
+    they lend their r̄ only. The control variate r̄_i,−j is the mean of the group's *other* samples: with r_ij in it the
+    correction would be too small by 1/G. w̃ = min(w, C), C = `cap`, by default √n (Ionides 2008). Interval: BCa bootstrap over
+    prompts (Efron 1987): a prompt's samples are not independent, and weights are skewed."""
     log_n, reward_n, group_n, kept_g = _valid(log_weight_n, reward_n, starts)
     if not len(log_n):
         return Value(None, None, math.nan, math.nan, math.nan, 0, "no group has two valid samples")
     fresh_g = np.ones(len(kept_g), bool) if seen_g is None else ~np.asarray(seen_g, bool)[kept_g]
+    stratum_g = np.zeros(len(kept_g), np.int64) if stratum_g is None else np.asarray(stratum_g)[kept_g]
     fresh_n, mean_g = fresh_g[group_n], _means(reward_n, group_n)
     weight_n = np.exp(np.minimum(log_n, MAX_LOG_WEIGHT))
     weight_g, tail = _means(weight_n, group_n)[fresh_g], k_hat(log_n[fresh_n])
     known = (float(mean_g.mean()), tail, float(weight_g.mean()) if len(weight_g) else math.nan, int(fresh_g.sum()))
-    reason = _reason(tail, int(fresh_n.sum()), weight_g)
+    reason = _few(fresh_g, stratum_g) or _unfit(tail, int(fresh_n.sum()), weight_g)
     if reason is not None:
-        return Value(None, None, *known, reason)
+        return Value(None, None, *known, f"unreliable: {reason}")
     bound = math.sqrt(fresh_n.sum()) if cap is None else cap
     correction_g = np.where(fresh_g, _correction(np.minimum(weight_n, bound), reward_n, group_n), 0.0)
-    return Value(
-        float(_total(mean_g, correction_g, fresh_g)), _interval(mean_g, correction_g, fresh_g, seed), *known, None
-    )
+    parts = (mean_g, correction_g, fresh_g, stratum_g)
+    return Value(float(_total(*parts)), _interval(*parts, seed=seed), *known, None)
 
 
 def _valid(
@@ -95,31 +97,48 @@ def _correction(weight_n: np.ndarray, reward_n: np.ndarray, group_n: np.ndarray)
     return _means((weight_n - 1) * apart_n, group_n)
 
 
-def _total(mean_g: np.ndarray, correction_g: np.ndarray, fresh_g: np.ndarray, axis: int = -1) -> np.ndarray:
-    return mean_g.mean(axis) + correction_g.sum(axis) / fresh_g.sum(axis)
+def _total(
+    mean_g: np.ndarray, correction_g: np.ndarray, fresh_g: np.ndarray, stratum_g: np.ndarray, axis: int = -1
+) -> np.ndarray:
+    """Unseen groups stand for the seen ones of their stratum; r̄ of all of them counts."""
+    total = mean_g.sum(axis)
+    for stratum in np.unique(stratum_g):
+        here_g = stratum_g == stratum
+        unseen = np.maximum((here_g & fresh_g).sum(axis), 1)
+        total = total + here_g.sum(axis) * np.where(here_g, correction_g, 0.0).sum(axis) / unseen
+    found: np.ndarray = total / mean_g.shape[axis]
+    return found
 
 
-def _reason(tail: float, samples: int, weight_g: np.ndarray) -> str | None:
-    if len(weight_g) < LEAST_GROUPS:
-        return (
-            f"unreliable: {len(weight_g)} prompts are left that the run was not trained on, fewer than {LEAST_GROUPS}"
-        )
+def _few(fresh_g: np.ndarray, stratum_g: np.ndarray) -> str | None:
+    """Whether too few groups are left to stand for those that were trained on."""
+    trained = np.unique(stratum_g[~fresh_g]) if not fresh_g.all() else np.unique(stratum_g)
+    left = min(int((fresh_g & (stratum_g == stratum)).sum()) for stratum in trained)
+    if left >= LEAST_GROUPS:
+        return None
+    return f"{left} prompts are left that the run was not trained on, fewer than {LEAST_GROUPS}"
+
+
+def _unfit(tail: float, samples: int, weight_g: np.ndarray) -> str | None:
+    """Whether the weights cannot carry a mean."""
     bound = limit(samples)
     if not tail <= bound:
-        return f"unreliable: k-hat {tail:.2f} of the samples' weights is above {bound:.2f}"
+        return f"k-hat {tail:.2f} of the samples' weights is above {bound:.2f}"
     error = float(weight_g.std(ddof=1) / math.sqrt(len(weight_g)))
     if abs(weight_g.mean() - 1) > ERRORS * error + ROUNDING:
-        return f"unreliable: the mean weight is {weight_g.mean():.3f} ± {error:.3f} and not 1: is μ what was really sampled from?"
+        return f"the mean weight is {weight_g.mean():.3f} ± {error:.3f} and not 1: is μ what was really sampled from?"
     return None
 
 
-def _interval(mean_g: np.ndarray, correction_g: np.ndarray, fresh_g: np.ndarray, seed: int) -> tuple[float, float]:
+def _interval(
+    mean_g: np.ndarray, correction_g: np.ndarray, fresh_g: np.ndarray, stratum_g: np.ndarray, *, seed: int
+) -> tuple[float, float]:
     from scipy.stats import bootstrap
 
     if np.ptp(mean_g) == 0 and np.ptp(correction_g) == 0:
         return float(mean_g[0] + correction_g[0]), float(mean_g[0] + correction_g[0])
     found = bootstrap(
-        (mean_g, correction_g, fresh_g),
+        (mean_g, correction_g, fresh_g, stratum_g),
         _total,
         paired=True,
         n_resamples=RESAMPLES,
