@@ -84,10 +84,10 @@ def pool_advantages(
     made = PoolAdvantages(values, passed > 0, starts, found, expression.sql, slices, joined)
     if not raw:
         return made
-    reward, baseline = raw_rewards(
+    own, baseline = raw_rewards(
         values, starts, truncated=cut, on_truncated=on_truncated, penalty=penalty, joined=joined
     )
-    return replace(made, reward=reward, baseline=baseline)
+    return replace(made, reward=own, baseline=baseline)
 
 
 def without_reward(samples: Slice, on_truncated: str = "mask") -> PoolAdvantages:

@@ -5,15 +5,22 @@ another tokenizer or chat template, and a filter that nothing passes. Leaves out
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data import pool as pools
 from data.lake import Lake
+from data.manifest import Slice
 from data.refusal import Refusal
+from trainer.components import component_names, find_components
 from trainer.config import TrainerRecipe
-from trainer.sources import Reading, component_names, find_components
+
+if TYPE_CHECKING:
+    from trainer.sources import Reading
 
 COLUMNS = ["prompt_token_ids", "token_ids"]
 
@@ -45,14 +52,40 @@ def fitting(table: pa.Table, context: int | None, notes: list[str]) -> pa.Table:
 
 
 def _teacher(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> pa.Table:
+    return lake.read(teacher_answers(lake, recipe, reading, "losses.bc=0")[1], COLUMNS)
+
+
+def teacher_answers(lake: Lake, recipe: TrainerRecipe, reading: Reading, without: str) -> tuple[Slice, Slice]:
+    """The teacher's answers and their tokens; `without` is the setting that needs none."""
     prompts = reading.pool.pool.prompts if reading.pool else pools.find_prompts(lake, recipe)
     found = pools.find_answers(lake, recipe, prompts)
     if found is None:
-        raise Refusal(f"{prompts.path} has no teacher answers", pools.command(recipe, "answers") + ", or losses.bc=0")
+        raise Refusal(f"{prompts.path} has no teacher answers", f"{pools.command(recipe, 'answers')}, or {without}")
     tokens = pools.find_answer_tokens(lake, recipe, found, prompts, reading.start.identity)
     for slice_ in (prompts, found, tokens):
         reading.use(slice_)
-    return lake.read(tokens, COLUMNS)
+    return found, tokens
+
+
+def answer_rewards(
+    lake: Lake, recipe: TrainerRecipe, reading: Reading, pool: pools.Pool, rewards: Mapping[str, Slice]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """group ids → reward of the best teacher answer that passes `where`: what joins groups of failures (LUFFY)."""
+    from data.best_answers import best_answers
+    from data.selection import Candidates
+
+    found = pools.find_answers(lake, recipe, pool.prompts)
+    if found is None:
+        raise Refusal(
+            f"{pool.prompts.path} has no teacher answers that could join a group",
+            f"{pools.command(recipe, 'answers,rewards')}, or replay.shaping.answers_join=false",
+        )
+    tokens = pools.find_answer_tokens(lake, recipe, found, pool.prompts, reading.start.identity)
+    components = find_components(lake, recipe, found, rewards)
+    for slice_ in (found, tokens, *components.values()):
+        reading.use(slice_)
+    candidates = Candidates(pool.samples, pool.groups, rewards, found, tokens, components)
+    return best_answers(lake, candidates, str(recipe.reward), str(recipe.where))
 
 
 def _best_of_n(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> pa.Table:

@@ -29,6 +29,7 @@ def normalised(groups: Sequence[Group], settings: Replay) -> list[Group]:
         truncated=np.concatenate([_known(group.cut) for group in groups]),
         on_truncated=settings.truncated,
         penalty=settings.penalty,
+        joined=np.array([np.nan if group.joined is None else group.joined for group in groups]),
     )
     return [
         replace(group, advantages=found.vector[start + _known(group.rows)])

@@ -1,7 +1,6 @@
-"""What a step is made of, read from the lake in seeded order: groups of the pool, answers to imitate, corpus documents.
+"""What a step is made of: groups of the pool, answers to imitate, soft targets, corpus documents.
 
-Reads `samples` zipped with the policy's rescored `scores`, `groups`, and the tables of answers and documents. Only groups and
-samples that are in the loss come out. Refuses a missing or all-zero μ, and groups that are not those of the samples."""
+Reads tables of answers and `corpus`. Held-out documents never come out. Refuses a corpus without a document of two tokens."""
 
 from __future__ import annotations
 
@@ -11,12 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from data.advantages import is_truncated
-from data.keys import hex_id
 from data.manifest import Slice
 from data.refusal import Refusal
-from data.storage import read_shard
-from data.zip import RowGroup, open_shard, read_row_group, row_groups, zip_groups
+from data.zip import open_shard, read_row_group
 from trainer.stream import Source, Stream
 
 BLOCK = 128  # rows of an in-memory table read together
@@ -49,6 +45,8 @@ class Group:
     """log p of the teacher on the samples' own tokens, where an objective asks for it."""
     token_advantages: list[np.ndarray] | None = None
     """λ·(v_t − mean of the group's v), one array a sample, where a token reward is asked for."""
+    joined: float | None = None
+    """Reward of the answer that joins the group's statistics, where the step normalises them itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +63,28 @@ class Vectors:
     """Bool: what `raft` imitates; None: the best of each group."""
     rewards: np.ndarray | None = None
     """float64, where the step normalises them itself."""
+    joined: np.ndarray | None = None
+    """(groups,) rewards of answers that join the statistics, NaN for none."""
+    reward: np.ndarray | None = None
+    """float64: r, where an objective asks for it."""
+    baseline: np.ndarray | None = None
+    """(groups,) r̄ beside it."""
+    token_valid: np.ndarray | None = None
+    """Bool: samples whose token rewards are in the group's mean."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Slices that are read beside the samples, row by row."""
+
+    rescored: Slice | None = None
+    """Log-probabilities of the policy itself, by the training engine."""
+    teacher: Slice | None = None
+    """Log-probabilities of the recipe's teacher."""
+    token_reward: Slice | None = None
+    """A component with one value a token."""
+    token_weight: float = 1.0
+    """λ of that component."""
 
 
 @dataclass(frozen=True)
@@ -75,118 +95,30 @@ class Text:
     completion: list[int]
 
 
+@dataclass(frozen=True, eq=False)
+class Support:
+    """What the teacher said of one position: token ids (k,) int64, draws of each (k,) float32, their log p (k,) float32 in nats."""
+
+    ids: np.ndarray
+    counts: np.ndarray | None
+    logprobs: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class SoftText:
+    """An answer in the student's tokens with the teacher's distribution at each of them."""
+
+    prompt: list[int]
+    completion: list[int]
+    support: list[Support]
+    """One a token of the completion."""
+
+
 def lists(column: pa.ChunkedArray) -> list[np.ndarray]:
     """The rows of a list column as views of one array; a null row is an empty one."""
     array = column.combine_chunks()
     values, bounds = array.values.to_numpy(zero_copy_only=False), array.offsets.to_numpy()
     return [values[bounds[i] : bounds[i + 1]] for i in range(len(array))]
-
-
-def pool_source(samples: Slice, groups: Slice, rescored: Slice | None, vectors: Vectors) -> Source[Group]:
-    """The pool's groups that have a sample in the loss, with those samples."""
-    refuse_behaviour(samples)
-    blocks, starts = row_groups(samples), vectors.starts
-    bounds = [*starts.tolist(), len(vectors.in_loss)]
-    counts = np.add.reduceat(vectors.in_loss.astype(np.int64), starts) if len(starts) else np.zeros(0, np.int64)
-    first = np.searchsorted(starts, [b.ordinal for b in blocks])
-    last = np.searchsorted(starts, [b.ordinal + b.rows for b in blocks])
-    others = {} if rescored is None else {"rescored": (rescored, ["logprobs"])}
-    shard_first = np.searchsorted(starts, np.cumsum([0, *(s.rows for s in samples.shards)]))
-    columns = ["token_ids", "behaviour_logprobs", *(["finish_reason"] if vectors.rewards is not None else [])]
-
-    def read(order: Iterable[int]) -> Iterator[Sequence[Group]]:
-        order = list(order)
-        prompts = _Prompts(groups)
-        for place, table in zip(order, zip_groups(samples, others, columns=columns, order=order), strict=True):
-            spans = [(bounds[g], bounds[g + 1]) for g in range(first[place], last[place])]
-            ids = prompts.of(blocks[place], first[place] - shard_first[blocks[place].shard], len(spans))
-            yield list(_groups(_Block(table), spans, ids, vectors, samples.path))
-
-    kept = [np.flatnonzero(counts[first[k] : last[k]]) for k in range(len(blocks))]
-    return Source("pool", kept, read)
-
-
-class _Block:
-    """The columns of one row group of the zipped pool as lists of arrays."""
-
-    def __init__(self, table: pa.Table):
-        self.origin = int(table.column("ordinal")[0].as_py())
-        self.ids = table.column("group_id").to_numpy()
-        self.tokens, self.behaviour = lists(table.column("token_ids")), lists(table.column("behaviour_logprobs"))
-        names = table.column_names
-        self.old = lists(table.column("rescored.logprobs")) if "rescored.logprobs" in names else None
-        self.cut = is_truncated(table.column("finish_reason")) if "finish_reason" in names else None
-
-
-def _groups(
-    block: _Block, spans: list[tuple[int, int]], prompts: list[tuple[int, np.ndarray]], vectors: Vectors, where: str
-) -> Iterator[Group]:
-    for (start, end), (group_id, prompt) in zip(spans, prompts, strict=True):
-        if group_id != block.ids[start - block.origin]:
-            raise Refusal(f"{where}: its groups slice holds other groups", "python -m data verify")
-        rows = start + np.flatnonzero(vectors.in_loss[start:end])
-        local = [row - block.origin for row in rows.tolist()]
-        for row in local:
-            _refuse_lengths(block, row, group_id, where)
-        whole = slice(start - block.origin, end - block.origin)
-        yield Group(
-            int(group_id),
-            prompt.tolist(),
-            [block.tokens[row].tolist() for row in local],
-            [block.behaviour[row] for row in local],
-            None if block.old is None else [block.old[row] for row in local],
-            np.asarray(vectors.advantages[rows], np.float32),
-            None if vectors.chosen is None else vectors.chosen[rows],
-            None if vectors.rewards is None else vectors.rewards[start:end],
-            None if block.cut is None else block.cut[whole],
-            rows - start,
-        )
-
-
-def _refuse_lengths(block: _Block, row: int, group_id: int, where: str) -> None:
-    tokens = len(block.tokens[row])
-    for name, values in (("behaviour", block.behaviour[row]), ("rescored", block.old[row] if block.old else None)):
-        if values is not None and len(values) != tokens:
-            raise Refusal(
-                f"{where}: a sample of group {hex_id(group_id)} has {tokens} tokens and {len(values)} {name} "
-                f"log-probabilities",
-                "sample or import the pool again with python -m factory",
-            )
-
-
-class _Prompts:
-    """Prompt ids of the groups slice, one shard at a time."""
-
-    def __init__(self, groups: Slice):
-        self.groups, self.shard, self.ids, self.tokens = groups, -1, np.zeros(0, np.uint64), list[np.ndarray]()
-
-    def of(self, block: RowGroup, first: int, count: int) -> list[tuple[int, np.ndarray]]:
-        """(group id, prompt ids) of `count` groups of a shard, from its group number `first` on."""
-        if self.shard != block.shard:
-            file, key = self.groups.files[block.shard], self.groups.shards[block.shard].key
-            table = read_shard(file, key, ["group_id", "prompt_token_ids"])
-            self.shard, self.ids = block.shard, table.column("group_id").to_numpy()
-            self.tokens = lists(table.column("prompt_token_ids"))
-        return list(zip(self.ids[first : first + count].tolist(), self.tokens[first : first + count], strict=True))
-
-
-def refuse_behaviour(samples: Slice) -> None:
-    """Refuse a pool whose μ is missing or zero in a whole row group; reads the statistics in the footers only."""
-    for path in samples.files:
-        metadata = open_shard(path).metadata
-        for index in range(metadata.num_row_groups):
-            group = metadata.row_group(index)
-            columns = [group.column(c) for c in range(group.num_columns)]
-            column = next(c for c in columns if c.path_in_schema.startswith("behaviour_logprobs"))
-            statistics = column.statistics
-            missing = statistics is not None and (statistics.null_count or not statistics.has_min_max)
-            zero = statistics is not None and statistics.has_min_max and statistics.min == statistics.max == 0
-            if missing or zero:
-                raise Refusal(
-                    f"{samples.path}: behaviour log-probabilities are {'all zero' if zero else 'missing'}: the ratio would "
-                    f"silently be wrong",
-                    "sample the pool with python -m factory, or import it without them: they are rescored then",
-                )
 
 
 def table_source(name: str, table: pa.Table) -> Source[Text]:
@@ -232,11 +164,13 @@ class Documents:
         epoch: int = 0,
         position: int = 0,
         piece: int = 0,
+        *,
+        prefetch: int = 0,
     ):
         self.context = context
         self.piece = piece
         # the document whose pieces are being given out is read again on resume
-        self.stream = Stream(source, seed, epoch, position - 1 if piece else position)
+        self.stream = Stream(source, seed, epoch, position - 1 if piece else position, prefetch=prefetch)
         self._pieces = self._cut(next(self.stream))[piece:] if piece else []
 
     @property

@@ -35,15 +35,16 @@ class Source(Generic[Item]):
 
 
 class Stream(Generic[Item]):
-    """Endless items of a source."""
+    """Endless items of a source; `prefetch` blocks are read ahead by a thread, which changes neither items nor state."""
 
-    def __init__(self, source: Source[Item], seed: int, epoch: int = 0, position: int = 0):
+    def __init__(self, source: Source[Item], seed: int, epoch: int = 0, position: int = 0, *, prefetch: int = 0):
         if not source.count:
             raise Refusal(
                 f"{source.name}: nothing to train on", "python -m data inspect, or another reward, where or filter"
             )
         self.source, self.seed = source, id64("replay", source.name, seed)
         self.epoch, self.position = epoch, position
+        self.prefetch = prefetch
         self._items = self._from(position)
 
     @property
@@ -67,7 +68,7 @@ class Stream(Generic[Item]):
         windows = list(enumerate(self._windows(), start=1))
         while windows and position >= self._size(windows[0][1]):
             position -= self._size(windows.pop(0)[1])
-        reader = self.source.read([block for _, blocks in windows for block in blocks])
+        reader = self._ahead(self.source.read([block for _, blocks in windows for block in blocks]))
         for number, blocks in windows:
             items = [next(reader) for _ in blocks]
             picks = [(place, int(item)) for place, b in enumerate(blocks) for item in self.source.kept[b]]
@@ -75,6 +76,13 @@ class Stream(Generic[Item]):
                 place, item = picks[pick]
                 yield items[place][item]
             position = 0
+
+    def _ahead(self, blocks: Iterator[Sequence[Item]]) -> Iterator[Sequence[Item]]:
+        if not self.prefetch:
+            return blocks
+        from trainer.prefetch import ahead
+
+        return ahead(blocks, self.prefetch)
 
     def _size(self, blocks: list[int]) -> int:
         return sum(len(self.source.kept[block]) for block in blocks)

@@ -16,7 +16,8 @@ from data.manifest import Slice
 from data.refusal import Refusal
 from trainer.config import Replay
 from trainer.normalise import normalised
-from trainer.replay import Documents, Group, Vectors, corpus_source, lists, pool_source, refuse_behaviour, table_source
+from trainer.pool_groups import pool_source, refuse_behaviour
+from trainer.replay import Beside, Documents, Group, Vectors, corpus_source, lists, table_source
 from trainer.stream import Stream
 
 
@@ -29,7 +30,8 @@ def vectors(made: Any, **changes: Any) -> Vectors:
 
 def groups_of(made: Any, given: Vectors, *, rescored: bool = True) -> list[Group]:
     slices = {table: made.lake.slices(table)[0] for table in ("samples", "groups", "scores")}
-    source = pool_source(slices["samples"], slices["groups"], slices["scores"] if rescored else None, given)
+    beside = Beside(slices["scores"] if rescored else None)
+    source = pool_source(slices["samples"], slices["groups"], beside, given)
     return Stream(source, seed=0).take(source.count)
 
 
@@ -108,7 +110,7 @@ def shortened(row: dict[str, Any]) -> None:
 
 def test_a_behaviour_of_another_length_is_refused(made: Any, publish_rows: Callable[..., Slice]) -> None:
     samples, groups = altered(made, publish_rows, shortened), made.lake.slices("groups")[0]
-    source = pool_source(samples, groups, None, vectors(made))
+    source = pool_source(samples, groups, Beside(), vectors(made))
     with pytest.raises(Refusal, match=r"tokens and \d+ behaviour"):
         Stream(source, seed=0).take(6)
 
@@ -119,7 +121,7 @@ def test_groups_of_another_slice_are_refused(made: Any, publish_rows: Callable[.
     key = Key({"other": True}, (made.lake.slice(groups.parent("prompts")),), {"policy": "p"})
     other = publish_rows(made.lake, "groups", key, [rows[:3], rows[3:]], "other")
     with pytest.raises(Refusal, match="other groups"):
-        Stream(pool_source(samples, other, None, vectors(made)), seed=0).take(6)
+        Stream(pool_source(samples, other, Beside(), vectors(made)), seed=0).take(6)
 
 
 def test_lists_of_a_slice_are_its_own_rows() -> None:

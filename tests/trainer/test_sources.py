@@ -100,8 +100,8 @@ def test_a_policy_of_a_run_starts_at_its_weights(made: Any, publish_rows: Callab
 @pytest.mark.parametrize("term", ["rl", "pt"])
 def test_a_weight_that_rises_from_zero_is_read_when_epochs_say_the_steps(made: Any, term: str) -> None:
     rising = {"from": 0, "to": 1, "steps": 5}
-    weights = {f"losses__{name}": 0.0 for name in ("rl", "bc", "pt", "kl")} | {f"losses__{term}": rising}
-    found = resolve(made.with_(**weights, replay__epochs=2.0))
+    weights = {f"losses__{name}": 0.0 for name in ("rl", "pt", "kl")} | {"losses__bc": 1.0, f"losses__{term}": rising}
+    found = resolve(made.with_(**weights, replay__epochs=2.0, replay__bc="teacher"))
     assert found.pool is not None if term == "rl" else found.corpus is not None
 
 

@@ -1,0 +1,312 @@
+"""What a run reads of its pool: samples, the reward and what shapes it, scores of the policy and of the teacher.
+
+Reads manifests, scalars and footers. Writes nothing. Refuses what the objectives need and the lake lacks: a reward, scores of the
+teacher, values a token, answers that may join; and a pool whose μ is missing or that no group can teach anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data import pool as pools
+from data.lake import Lake
+from data.manifest import Slice
+from data.refusal import Refusal, nearest
+from trainer.components import component_names, find_components, imported_rewards
+from trainer.config import TrainerRecipe
+from trainer.objectives import needs
+
+if TYPE_CHECKING:
+    from data.pool_advantages import PoolAdvantages
+    from trainer.replay import Group
+    from trainer.sources import Reading
+    from trainer.stream import Source
+
+
+@dataclass(frozen=True)
+class PoolReading:
+    """The pool with everything that training reads beside it."""
+
+    pool: pools.Pool
+    advantages: PoolAdvantages
+    in_loss: np.ndarray
+    """Bool by ordinal: samples that count, of groups that are kept."""
+    chosen: np.ndarray | None
+    """Bool by ordinal: samples that pass `where`, for raft; None: the best of each group."""
+    rescored: Slice | None
+    temperature: float
+    max_tokens: int
+    rescored_behaviour: bool
+    normalised_by_step: bool
+    """Whether advantages depend on what else is in the step (`mean_batch_std`)."""
+    teacher: Slice | None = None
+    """Scores of the recipe's teacher, where an objective asks for them."""
+    token_reward: tuple[Slice, float] | None = None
+    """The component with values a token, and its weight."""
+    token_valid: np.ndarray | None = None
+    """Bool by ordinal: samples whose token rewards are in their group's mean."""
+
+
+def read_pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) -> PoolReading:
+    """Everything of the pool. `leash`: whether the KL has a weight in any step."""
+    from trainer.pool_groups import refuse_behaviour
+
+    wanted, replay = needs(reading.objective), recipe.trainer.replay
+    rewarded = bool(wanted & {"reward", "raw_reward"})
+    _refuse_settings(recipe, rewarded)
+    pool = pools.find_pool(lake, recipe, reading.start.model_id)
+    for slice_ in (pool.prompts, pool.groups, pool.samples):
+        reading.use(slice_)
+    refuse_behaviour(pool.samples)
+    found = _rewarded(lake, recipe, reading, pool) if rewarded else _unrewarded(pool, replay.truncated)
+    for path in found.slices:
+        reading.use(lake.slice(path))
+    token_slice, token_valid = _token_reward(lake, recipe, reading, pool, found)
+    in_loss, length = _in_loss(found, pool, recipe, token_valid)
+    raft = recipe.where if "raft" in reading.objective else None
+    if raft and not (found.passed & in_loss).any():
+        raise Refusal(
+            f"where={raft!r}: no sample of {pool.samples.path} passes it, and raft imitates those that do",
+            f"python -m data inspect {raft!r} --lake {recipe.lake}",
+        )
+    _say(reading, pool, found, int(in_loss.sum()))
+    temperature, max_tokens, rescored_behaviour = _sampling(lake, pool, reading)
+    initial = recipe.trainer.losses.reference.kind == "initial"
+    compared = initial and (leash or "reference" in wanted) and not rescored_behaviour
+    rescored = _rescored(lake, recipe, reading, pool, compared)
+    _say_weights(reading, pool, rescored, length)
+    return PoolReading(
+        pool,
+        found,
+        in_loss,
+        found.passed & in_loss if raft else None,
+        rescored,
+        temperature,
+        max_tokens,
+        rescored_behaviour,
+        normalised_by_step=rewarded and replay.advantage == "mean_batch_std",
+        teacher=_teacher(lake, recipe, reading, pool) if "teacher" in wanted else None,
+        token_reward=None if token_slice is None else (token_slice, replay.shaping.token_weight),
+        token_valid=token_valid,
+    )
+
+
+def _refuse_settings(recipe: TrainerRecipe, rewarded: bool) -> None:
+    shaping = recipe.trainer.replay.shaping
+    if rewarded and not recipe.reward:
+        raise Refusal("the recipe has no reward: losses.rl is above 0", "'reward=NAME_OF_A_COMPONENT', or losses.rl=0")
+    if not rewarded and (shaping.answers_join or shaping.token_reward):
+        raise Refusal(
+            f"replay.shaping changes advantages, and objective={recipe.trainer.objective} reads none",
+            "replay.shaping.answers_join=false replay.shaping.token_reward=null, or another objective",
+        )
+    if shaping.answers_join and not recipe.where:
+        raise Refusal(
+            "replay.shaping.answers_join: without a where no sample fails it, and no answer would ever join",
+            "'where=EXPRESSION', or replay.shaping.answers_join=false",
+        )
+
+
+def _unrewarded(pool: pools.Pool, truncated: str) -> PoolAdvantages:
+    from data.pool_advantages import without_reward
+
+    return without_reward(pool.samples, truncated)
+
+
+def _rewarded(lake: Lake, recipe: TrainerRecipe, reading: Reading, pool: pools.Pool) -> PoolAdvantages:
+    from data.pool_advantages import pool_advantages
+
+    replay, reward = recipe.trainer.replay, str(recipe.reward)
+    joins = replay.shaping.answers_join
+    where = recipe.where if joins or "raft" in reading.objective else None
+    names = component_names(lake, recipe, pool.samples, [reward, where])
+    components = find_components(lake, recipe, pool.samples, names)
+    answers = None
+    if joins:
+        from trainer.imitation import answer_rewards
+
+        answers = answer_rewards(lake, recipe, reading, pool, components)
+    return pool_advantages(
+        pool.samples,
+        components,
+        reward,
+        where=where,
+        method=replay.advantage,
+        min_spread=replay.min_spread,
+        zero_variance=replay.zero_variance,
+        on_truncated=replay.truncated,
+        penalty=replay.penalty,
+        best_answers=answers,
+        raw="raw_reward" in needs(reading.objective) or replay.shaping.token_reward is not None,
+    )
+
+
+def _token_reward(
+    lake: Lake, recipe: TrainerRecipe, reading: Reading, pool: pools.Pool, found: PoolAdvantages
+) -> tuple[Slice | None, np.ndarray | None]:
+    """The component with values a token, and which samples are in its group means. Refuses one that has none."""
+    name = recipe.trainer.replay.shaping.token_reward
+    if name is None:
+        return None, None
+    from data.advantages import column_values
+    from data.scalars import read_scalars
+    from trainer.pool_groups import has_values
+
+    known = {*recipe.components, *imported_rewards(lake, pool.samples)}
+    if name not in known:
+        raise Refusal(
+            f"replay.shaping.token_reward={name}: no such component: {nearest(name, known)}", "python -m data tables"
+        )
+    slice_ = reading.use(find_components(lake, recipe, pool.samples, [name])[name])
+    if not has_values(slice_):
+        raise Refusal(
+            f"replay.shaping.token_reward={name}: {slice_.path} has one value a sample, and none a token",
+            "replay.shaping.token_reward=null, or a component that fills `values`",
+        )
+    scored = ~np.isnan(column_values(read_scalars(pool.samples, {name: slice_}, columns=[])[name]))
+    return slice_, scored if found.reward is None else scored & ~np.isnan(found.reward)
+
+
+def _in_loss(
+    found: PoolAdvantages, pool: pools.Pool, recipe: TrainerRecipe, token_valid: np.ndarray | None
+) -> tuple[np.ndarray, float]:
+    """Which samples count, and their mean length. Refuses a pool that none of its groups can teach anything."""
+    from data.scalars import read_scalars
+
+    advantages, figures = found.advantages, found.advantages.figures
+    kept = np.repeat(advantages.group_kept, np.diff(found.group_starts, append=len(advantages.in_loss)))
+    lengths = read_scalars(pool.samples, {}, columns=["n_tokens"])["n_tokens"].to_numpy()
+    in_loss = (
+        advantages.in_loss & kept & (lengths > 0)
+    )  # an imported sample may be empty: nothing of it can be predicted
+    if token_valid is not None:
+        in_loss &= token_valid
+    if not in_loss.any():
+        if found.sql is None:
+            raise Refusal(
+                f"{pool.samples.path} has no sample to learn from: {figures['truncated']} of {figures['samples']} were cut",
+                "replay.truncated=keep, or a pool with a larger sampling.max_tokens",
+            )
+        raise Refusal(
+            f"reward {recipe.reward!r} leaves no group of {pool.samples.path} to learn from: of {figures['groups']} groups "
+            f"{figures['zero_variance']} have no spread, {figures['too_few']} fewer than two valid samples",
+            f"python -m data inspect {recipe.reward!r} --lake {recipe.lake}",
+        )
+    return in_loss, float(lengths[in_loss].mean())
+
+
+def _say(reading: Reading, pool: pools.Pool, found: PoolAdvantages, in_loss: int) -> None:
+    counts = found.advantages.figures
+    if found.sql is None:
+        reading.notes.append(
+            f"pool {pool.samples.path}: no objective reads a reward; {in_loss} of {counts['samples']} samples in the loss"
+        )
+        return
+    reading.notes += [
+        f"pool {pool.samples.path}: {counts['groups_kept']} of {counts['groups']} groups kept ({counts['zero_variance']} without "
+        f"spread, {counts['too_few']} with fewer than two valid samples), {in_loss} samples in the loss",
+        f"reward as SQL: {' '.join(found.sql.split())}",
+    ]
+    if found.joined is not None:
+        joined = int((~np.isnan(found.joined)).sum())
+        reading.notes.append(f"the teacher's answer joins the statistics of {joined} groups where no sample passes")
+
+
+def _sampling(lake: Lake, pool: pools.Pool, reading: Reading) -> tuple[float, int, bool]:
+    """Temperature and longest sample of the pool, and whether μ was rescored; says what makes the weights less exact."""
+    columns = ["temperature", "max_tokens", "logprobs_mode", "support"]
+    rows = lake.read(pool.groups, columns)
+    values = {name: set(rows.column(name).unique().to_pylist()) for name in columns}
+    if len(values["temperature"]) > 1:
+        raise Refusal(
+            f"{pool.groups.path} mixes temperatures {sorted(map(str, values['temperature']))}",
+            "train from one pool at a time",
+        )
+    if "none" in values["logprobs_mode"]:
+        raise Refusal(
+            f"{pool.groups.path} has no behaviour log-probabilities",
+            "import it again without them: they are rescored then",
+        )
+    rescored = "rescored" in values["logprobs_mode"]
+    if rescored:
+        reading.notes.append(
+            f"warning: μ of {pool.samples.path} was rescored by the policy, not recorded when sampling: ratios are approximate"
+        )
+    if "truncated" in values["support"]:
+        reading.notes.append(
+            f"warning: {pool.samples.path} was sampled with truncated support (top_p or top_k): no weight brings it back"
+        )
+    (temperature,) = values["temperature"]
+    longest = [value for value in values["max_tokens"] if value is not None]
+    return float(temperature or 1.0), int(max(longest, default=1)), rescored
+
+
+def _rescored(lake: Lake, recipe: TrainerRecipe, reading: Reading, pool: pools.Pool, needed: bool) -> Slice | None:
+    """The policy's own scores: π_old, and the reference where that is the start. Refuses to lack them as a reference."""
+    imported = pool.samples.settings.get("import")
+    drawn_at = float(imported["temperature"]) if imported else recipe.sampling.temperature
+    found = lake.find("scores", pools.scores_key(pool, pool.policy, drawn_at))
+    if found is not None:
+        return reading.use(found)
+    if needed:
+        raise Refusal(
+            f"{pool.samples.path} has no scores by the policy itself, which the KL is measured from",
+            pools.command(recipe, "scores") + ", or losses.kl=0",
+        )
+    return None
+
+
+def _teacher(lake: Lake, recipe: TrainerRecipe, reading: Reading, pool: pools.Pool) -> Slice:
+    """The teacher's scores of exactly these samples, made token by token."""
+    from trainer.pool_groups import refuse_unscored
+
+    scorer, next_command = pools.find_model(lake, recipe.teacher), pools.command(recipe, "scores")
+    if recipe.teacher is None:
+        raise Refusal(
+            f"objective={recipe.trainer.objective} compares with a teacher, and the recipe has none",
+            "teacher.path=FOLDER_OR_HUB_ID, or another objective",
+        )
+    if scorer is None:
+        raise Refusal(f"{recipe.lake} has nothing by the teacher {recipe.teacher.path}", next_command)
+    found = pools.find_scores(lake, recipe, pool, scorer, 1.0, pools.shown_to_teacher(lake, pool.prompts))
+    refuse_unscored(found, next_command)
+    return reading.use(found)
+
+
+def _say_weights(reading: Reading, pool: pools.Pool, rescored: Slice | None, length: float) -> None:
+    """A warning where whole-sample weights will leave few effective samples, from the cache alone."""
+    from trainer.forecast import SEQUENCE_WEIGHTS, forecast
+
+    if rescored is None or not SEQUENCE_WEIGHTS & set(reading.objective):
+        return
+    deviation, share = forecast(pool.samples, rescored, length)
+    if share < 0.5:
+        reading.notes.append(
+            f"warning: engine and trainer differ by {deviation:.3g} nats a token (sd): at {length:.0f} tokens a sample the weight "
+            f"of a whole one leaves ESS/n of about {share:.2g}"
+        )
+
+
+def pool_source(reading: PoolReading, vector: np.ndarray) -> Source[Group]:
+    """The pool as a source of groups; `vector` is the advantages' memory-mapped file."""
+    from trainer.pool_groups import pool_source as source
+    from trainer.replay import Beside, Vectors
+
+    found = reading.advantages
+    vectors = Vectors(
+        starts=found.group_starts,
+        in_loss=reading.in_loss,
+        advantages=vector,
+        chosen=reading.chosen,
+        rewards=found.values if reading.normalised_by_step else None,
+        joined=found.joined,
+        reward=found.reward,
+        baseline=found.baseline,
+        token_valid=reading.token_valid,
+    )
+    values, weight = reading.token_reward or (None, 1.0)
+    return source(
+        reading.pool.samples, reading.pool.groups, Beside(reading.rescored, reading.teacher, values, weight), vectors
+    )
