@@ -179,11 +179,18 @@ def _is_own(lake: Lake, recipe: Recipe, name: str, slice_: Slice, parent: str) -
 def find_answers(lake: Lake, recipe: Recipe, prompts: Slice) -> Slice | None:
     """The answers to exactly these prompts that the recipe imports or asks its teacher for; None where there are none.
 
-    A sweep over seeds shares one teacher's answers: the recipe's own seed is preferred, not asked for."""
+    A sweep over seeds shares one teacher's answers: the recipe's own seed is preferred, not asked for. Refuses two imports of
+    answers in one recipe."""
     there = [s for s in lake.slices("answers") if s.parents[0] == prompts.path]
     imported = [s for s in there if s.models.get("teacher") == "imported"]
     section = {} if recipe.factory is None else _section(recipe.factory)
-    imports = any(_fields(source).get("kind") == "answers" for source in (section.get("imports") or {}).values())
+    sources = {name: _fields(source) for name, source in (section.get("imports") or {}).items()}
+    imports = sorted(name for name, source in sources.items() if source.get("kind") == "answers")
+    if len(imports) > 1:
+        raise Refusal(
+            f"imports {' and '.join(imports)} are both answers: a recipe has one slice of them, and the older would be forgotten",
+            "put their rows into one file: a prompt may have several answers",
+        )
     if recipe.teacher is None or imports:
         return imported[-1] if imported else None
     teacher, sampling = find_model(lake, recipe.teacher), asdict(recipe.answers)

@@ -36,7 +36,7 @@ def by_prompt(context: Context, prompts: Slice, name: str, source: ImportSource)
     Completions of held-out prompts, and of prompts that are not the recipe's, are left out and counted."""
     found, rows = _completions_of(context, name, source), 0
     shards: list[dict[int, list[Imported]]] = []
-    held_out = 0
+    held_out = beyond = 0
     for index in range(len(prompts.shards)):
         shard: dict[int, list[Imported]] = {}
         for row in context.lake.read_shard(prompts, index, ["prompt_id", "split"]).to_pylist():
@@ -45,6 +45,7 @@ def by_prompt(context: Context, prompts: Slice, name: str, source: ImportSource)
                 held_out += len(completions)
             elif completions:
                 shard[row["prompt_id"]] = completions[: source.n or MOST]
+                beyond += len(completions) - len(shard[row["prompt_id"]])
                 rows += len(shard[row["prompt_id"]])
         shards.append(shard)
     foreign = sum(len(completions) for completions in found.values())
@@ -53,9 +54,14 @@ def by_prompt(context: Context, prompts: Slice, name: str, source: ImportSource)
             f"imports.{name}: none of the prompts in {source.path} is a train prompt of {prompts.path}",
             f"prompts.path={source.path}, or correct imports.{name}.columns.messages",
         )
-    for count, why in ((held_out, "held-out prompts"), (foreign, f"prompts that are not in {prompts.path}")):
+    left_out = (
+        (held_out, "of held-out prompts"),
+        (foreign, f"of prompts that are not in {prompts.path}"),
+        (beyond, f"beyond the first {source.n or MOST} of their prompt"),
+    )
+    for count, why in left_out:
         if count:
-            context.say(f"imports.{name}: {count:,} completions of {why} are left out")
+            context.say(f"imports.{name}: {count:,} completions {why} are left out")
     return shards
 
 

@@ -14,7 +14,7 @@ from data.config import AnswerSampling, ModelSettings, Recipe, Sampling
 from data.contract import TABLES
 from data.lake import Key, Lake
 from data.manifest import Slice
-from data.pool import answers_key, find_answers, find_rewards
+from data.pool import answers_key, find_answers, find_rewards, find_soft_targets, soft_targets_key
 from data.refusal import Refusal
 
 CHAT = [{"role": "user", "content": "hvat?"}]
@@ -24,6 +24,15 @@ ROW: dict[str, dict[str, Any]] = {
     "answers": {"prompt_id": 1, "candidate": 0, "text": "ja"},
     "samples": {"group_id": 1, "sample_index": 0, "token_ids": [5], "n_tokens": 1, "text": "ja", "origin": "student"},
     "scores": {"group_id": 1, "sample_index": 0, "logprobs": [-1.0], "total": -1.0},
+    "answer_tokens": {"prompt_id": 1, "candidate": 0, "prompt_token_ids": [3], "token_ids": [5]},
+    "answer_soft_targets": {
+        "prompt_id": 1,
+        "candidate": 0,
+        "sizes": [1],
+        "ids": [5],
+        "counts": [8],
+        "logprobs": [-0.1],
+    },
     "rewards": {"group_id": 1, "sample_index": 0, "value": 1.0, "valid": True},
 }
 FILL: dict[Any, Any] = {pa.string(): "x", pa.bool_(): True}
@@ -109,3 +118,41 @@ def test_imported_answers_belong_to_the_recipe_that_imports_them(lake: Lake, rec
     importing = dataclasses.replace(recipe, factory={"imports": {"x": {"kind": "answers", "path": "x.jsonl"}}})
     assert find_answers(lake, importing, prompts) == imported
     assert find_answers(lake, recipe, prompts) == asked
+
+
+def test_two_imports_of_answers_are_refused(lake: Lake, recipe: Recipe) -> None:
+    prompts = publish(lake, "prompts", Key({}, contents=("p",)))
+    for content in ("i", "j"):
+        publish(lake, "answers", Key({}, (prompts,), {"teacher": "imported"}, (content,)))
+    one, two = ({"kind": "answers", "path": f"{name}.jsonl"} for name in "xy")
+    with pytest.raises(Refusal, match="imports x and y are both answers"):
+        find_answers(lake, dataclasses.replace(recipe, factory={"imports": {"y": two, "x": one}}), prompts)
+    with_pool = {"imports": {"x": one, "pool": {"kind": "samples", "path": "s.jsonl"}}}
+    assert find_answers(lake, dataclasses.replace(recipe, factory=with_pool), prompts) is not None
+
+
+def test_soft_targets_are_those_of_the_tokens_the_teacher_the_kind_and_the_recipes_numbers(
+    lake: Lake, recipe: Recipe
+) -> None:
+    prompts = publish(lake, "prompts", Key({}, contents=("p",)))
+    answers = publish(lake, "answers", answers_key(recipe, prompts, "id-a"))
+    base = publish(lake, "answer_tokens", Key({}, (answers, prompts), {}))
+    specs = [
+        {"kind": "sampled", "draws": 256, "seed": 0},
+        {"kind": "sampled", "draws": 16, "seed": 0},
+        {"kind": "top_k", "k": 64},
+        {"kind": "student_m", "k": 64, "policy": "id-s"},
+    ]
+    made = [publish(lake, "answer_soft_targets", soft_targets_key(base, "id-a", spec)) for spec in specs]
+
+    def found(wanted: str, **section: Any) -> Slice:
+        asking = dataclasses.replace(recipe, factory={"soft_targets": section} if section else None)
+        return find_soft_targets(lake, asking, base, "id-a", wanted, "id-s")
+
+    assert found("sampled") == made[1], "the newest, where the recipe names no numbers"
+    assert found("sampled", kind="sampled", draws=256) == made[0]
+    assert found("top_k", kind="sampled", draws=256) == made[2]
+    assert found("student_m") == made[3]
+    for scorer, kind, policy in (("id-b", "top_k", "id-s"), ("id-a", "student_m", "id-other")):
+        with pytest.raises(Refusal, match=rf"no soft targets of kind {kind} by {scorer}"):
+            find_soft_targets(lake, recipe, base, scorer, kind, policy)

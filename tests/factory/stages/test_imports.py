@@ -133,6 +133,16 @@ def test_imported_answers_are_candidates_in_the_sources_order(recipe, change, ma
     assert "1 completions of held-out prompts are left out" in out and "1 completions of prompts that are not in" in out
 
 
+def test_completions_beyond_what_a_prompt_can_have_are_counted(recipe, change, make, write_rows, capsys):
+    rows = [
+        {"messages": [{"role": "user", "content": "what is the capital ?"}], "answer": f"nr. {i}"} for i in range(259)
+    ]
+    imports = {"told": ImportSource(kind="answers", path=write_rows(rows, "many.jsonl"))}
+    lake = make(change(recipe, imports=imports, teacher=None), "prompts,import")
+    assert newest(lake, "answers").rows == 256
+    assert "imports.told: 3 completions beyond the first 256 of their prompt are left out" in capsys.readouterr().out
+
+
 def test_the_completion_does_not_become_part_of_the_prompt(pool, make):
     lake = make(pool(ROWS, rewards=["score"]), "prompts")
     assert lake.read(newest(lake, "prompts"), ["extra"]).column(0).to_pylist() == [None, None]
