@@ -17,12 +17,14 @@ All log-probabilities are in nats, float32. Behaviour is the distribution that a
     head        hidden states to log π, a chunk of the vocabulary-wide rows at a time
     kernel      hidden states to Σ weight · log π and its gradients, in one pass
     logprobs    groups to log π, and the check of the layout
-    generate    samples with their behaviour log-probabilities
+    generate    samples with their behaviour log-probabilities, of the policy alone or with a teacher mixed in
+    distribution  a few ids of the whole distribution at each token: drawn, most probable, or given
 """
 
 from __future__ import annotations
 
-from trainer.forward.generate import Generated, Sampling, generate
+from trainer.forward.distribution import Support, drawn_support, support_at, top_support
+from trainer.forward.generate import Generated, Mix, Sampling, generate
 from trainer.forward.head import Head, support_logprobs, token_logprobs
 from trainer.forward.kernel import kernel_head
 from trainer.forward.logprobs import check_layout, flat_n, group_logprobs, pad_bt
@@ -33,11 +35,14 @@ __all__ = [
     "Generated",
     "GroupTokens",
     "Head",
+    "Mix",
     "Policy",
     "Sampling",
+    "Support",
     "check_layout",
     "checkpoint_activations",
     "context_length",
+    "drawn_support",
     "end_token_ids",
     "flat_n",
     "generate",
@@ -49,7 +54,9 @@ __all__ = [
     "pad_bt",
     "plan",
     "save",
+    "support_at",
     "support_logprobs",
     "token_logprobs",
     "tokens_forwarded",
+    "top_support",
 ]

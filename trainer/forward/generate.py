@@ -1,10 +1,12 @@
 """Samples with their behaviour log-probabilities: each prompt encoded once, its cache expanded, tokens drawn by inverse CDF.
 
 Every sampling field is explicit: nothing comes from a model's generation configuration. Each sample's random numbers come from its
-own seed, so the other rows of the batch do not change what it sees. Refuses empty prompts and prompts too long for `max_tokens`."""
+own seed, so the other rows of the batch do not change what it sees. A second model may be mixed in, token by token; the mixture is
+then the behaviour. Refuses empty prompts, prompts too long for `max_tokens`, and a mixture without a share of each."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +48,21 @@ class Generated:
     stop_token: int | None
 
 
+@dataclass(frozen=True)
+class Mix:
+    """A teacher whose distribution p is mixed into the policy's, token by token: μ = α·p + (1 − α)·π.
+
+    Source: MiniLLM, arXiv 2306.08543, §2.2, "teacher-mixed sampling". Both are processed alike (temperature, top_p, top_k,
+    penalty), so that w = π/μ ≤ 1/(1 − α) for each token."""
+
+    policy: Policy
+    """The teacher; its ids must mean what the policy's mean."""
+    prompts: Sequence[Sequence[int]]
+    """What the teacher reads, one for each of the policy's prompts."""
+    alpha: float
+    """Share of the teacher, above 0 and below 1."""
+
+
 @dataclass
 class _Row:
     """A sample in the making."""
@@ -58,38 +75,71 @@ class _Row:
 
 @torch.no_grad()
 def generate(
-    policy: Policy, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seeds: Sequence[Sequence[int]]
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    n: int,
+    sampling: Sampling,
+    seeds: Sequence[Sequence[int]],
+    mix: Mix | None = None,
 ) -> list[list[Generated]]:
     """n samples of each prompt, in order. seeds[i][j] (0 ≤ seed < 2**128) belongs to sample j of prompt i.
 
     Step t of a sample uses the t-th uniform number of a Philox stream keyed by its seed. Rows that have ended leave the batch
     once they are half of it. Raises ValueError where prompts, seeds, sampling and the model's context do not fit together."""
     _refuse(policy, prompts, n, sampling, seeds)
+    if mix is not None:
+        _refuse_mix(mix, prompts, n, sampling, seeds)
     rows = [
         _Row(np.random.Generator(np.random.Philox(key=seed)).random(sampling.max_tokens)) for s in seeds for seed in s
     ]
-    head, processors = head_of(policy.model), _processors(sampling)
-    prefix = prefill(policy.model, prompts, policy.device)
-    ids_bt = pad_rows(prompts, policy.device, "left")[0].repeat_interleave(n, dim=0)
-    owner_b = torch.arange(len(prompts), device=policy.device).repeat_interleave(n)
-    hidden_bd, live = prefix.last_gd[owner_b], list(rows)
+    processors, live = _processors(sampling), list(rows)
+    readers = [_Reader.open(policy, prompts, n)] + ([_Reader.open(mix.policy, mix.prompts, n)] if mix else [])
     for step in range(sampling.max_tokens):
-        token_b = _draw(_step_logits(hidden_bd, head), ids_bt, processors, sampling, live, step)
+        token_b = _draw(readers, processors, sampling, mix.alpha if mix else 0.0, live, step)
         kept = [i for i, row in enumerate(live) if not row.stopped]
         if not kept or step + 1 == sampling.max_tokens:
             break
         kept = kept if 2 * len(kept) <= len(live) else list(range(len(live)))
-        kept_b = torch.tensor(kept, device=policy.device)
-        if step == 0 or len(kept) < len(live):
-            prefix = select(prefix, owner_b[kept_b] if step == 0 else kept_b)
-        live, ids_bt = [live[i] for i in kept], torch.cat([ids_bt, token_b[:, None]], dim=1)[kept_b]
-        hidden_bd = _advance(policy.model, prefix, token_b[kept_b])
+        for reader in readers:
+            reader.advance(token_b, kept)
+        live = [live[i] for i in kept]
     samples = [_finished(row) for row in rows]
     return [samples[i * n : (i + 1) * n] for i in range(len(prompts))]
 
 
-def _step_logits(hidden_bd: Tensor, head: Head) -> Tensor:
-    return head.logits(hidden_bd).float()
+@dataclass
+class _Reader:
+    """One model and what it has read of every living sample."""
+
+    model: Any
+    head: Head
+    prefix: Prefix
+    ids_bt: Tensor
+    hidden_bd: Tensor
+    owner_b: Tensor | None
+    """The prompt of each row, until the prompts' cache is expanded to the rows."""
+
+    @classmethod
+    def open(cls, policy: Policy, prompts: Sequence[Sequence[int]], n: int) -> _Reader:
+        """The prompts encoded once, seen as n rows each."""
+        prefix = prefill(policy.model, prompts, policy.device)
+        ids_bt = pad_rows(prompts, policy.device, "left")[0].repeat_interleave(n, dim=0)
+        owner_b = torch.arange(len(prompts), device=policy.device).repeat_interleave(n)
+        return cls(policy.model, head_of(policy.model), prefix, ids_bt, prefix.last_gd[owner_b], owner_b)
+
+    def logits(self) -> Tensor:
+        """Raw logits of the next token (b, v), float32."""
+        return self.head.logits(self.hidden_bd).float()
+
+    def advance(self, token_b: Tensor, kept: list[int]) -> None:
+        """Read one more token of the rows that are kept."""
+        device = self.hidden_bd.device
+        kept_b, token_b = torch.tensor(kept, device=device), token_b.to(device)
+        if self.owner_b is not None or len(kept) < len(token_b):
+            self.prefix = select(self.prefix, kept_b if self.owner_b is None else self.owner_b[kept_b])
+        self.owner_b = None
+        self.ids_bt = torch.cat([self.ids_bt, token_b[:, None]], dim=1)[kept_b]
+        self.hidden_bd = _advance(self.model, self.prefix, token_b[kept_b])
 
 
 def _advance(model: Any, prefix: Prefix, token_b: Tensor) -> Tensor:
@@ -101,14 +151,21 @@ def _advance(model: Any, prefix: Prefix, token_b: Tensor) -> Tensor:
 
 
 def _draw(
-    logits_bv: Tensor, ids_bt: Tensor, processors: Any, sampling: Sampling, live: list[_Row], step: int
+    readers: Sequence[_Reader], processors: Any, sampling: Sampling, alpha: float, live: list[_Row], step: int
 ) -> Tensor:
-    """Draw one token a row, record it with its log-probability on rows that have not ended, and mark those that end."""
-    processed_bv = processors(ids_bt, logits_bv.clone()) if len(processors) else logits_bv
+    """Draw one token a row, record it with its log-probability on rows that have not ended, and mark those that end.
+
+    readers: the policy, and the teacher where one is mixed in."""
+    logits_bv = readers[0].logits()
+    processed_bv = _processed(processors, readers[0].ids_bt, logits_bv)
     if sampling.greedy:
         token_b, logprob_bv = processed_bv.argmax(-1), logits_bv.double().log_softmax(-1)
     else:
         logprob_bv = processed_bv.double().log_softmax(-1)
+        for teacher in readers[1:]:
+            told_bv = _as_wide(teacher.logits().to(logits_bv.device), logits_bv.shape[1])
+            told_bv = _processed(processors, teacher.ids_bt.to(logits_bv.device), told_bv)
+            logprob_bv = mixed(told_bv.double().log_softmax(-1), logprob_bv, alpha)
         uniform_b = torch.tensor([row.uniform[step] for row in live], dtype=torch.float64, device=logits_bv.device)
         token_b = inverse_cdf(logprob_bv.exp(), uniform_b)
     logprobs = logprob_bv.gather(1, token_b[:, None]).squeeze(1).tolist()
@@ -120,6 +177,25 @@ def _draw(
     return token_b
 
 
+def mixed(teacher_bv: Tensor, policy_bv: Tensor, alpha: float) -> Tensor:
+    """log(α·p + (1 − α)·π) of log p and log π (b, v), any float type (MATH §5).
+
+    >>> mixed(torch.tensor([0.5, 0.5]).log(), torch.tensor([1.0, 0.0]).log(), 0.2).exp()
+    tensor([0.9000, 0.1000])
+    """
+    return torch.logaddexp(teacher_bv + math.log(alpha), policy_bv + math.log1p(-alpha))
+
+
+def _as_wide(logits_bv: Tensor, width: int) -> Tensor:
+    """The same logits over the policy's ids: heads of one tokenizer are padded to different widths."""
+    missing = width - logits_bv.shape[1]
+    return torch.nn.functional.pad(logits_bv, (0, missing), value=-torch.inf) if missing else logits_bv
+
+
+def _processed(processors: Any, ids_bt: Tensor, logits_bv: Tensor) -> Tensor:
+    return processors(ids_bt, logits_bv.clone()) if len(processors) else logits_bv
+
+
 def inverse_cdf(probability_bv: Tensor, uniform_b: Tensor) -> Tensor:
     """Token (b,) whose interval of the cumulated float64 probabilities holds uniform_b in [0, 1); never one of probability 0.
 
@@ -127,11 +203,16 @@ def inverse_cdf(probability_bv: Tensor, uniform_b: Tensor) -> Tensor:
     >>> inverse_cdf(probability_bv, torch.tensor([0.0, 0.5, 0.99], dtype=torch.float64))
     tensor([1, 3, 3])
     """
+    return draw_bk(probability_bv, uniform_b[:, None]).squeeze(1)
+
+
+def draw_bk(probability_bv: Tensor, uniform_bk: Tensor) -> Tensor:
+    """As `inverse_cdf`, k draws from each row: tokens (b, k) of uniform numbers (b, k)."""
     cdf_bv = probability_bv.cumsum(-1)
     total_b1 = cdf_bv[:, -1:].contiguous()
     # right: the first entry above the number, which a zero interval never is; rounding up to the total must not run past the end
-    token_b1 = torch.searchsorted(cdf_bv, uniform_b[:, None] * total_b1, right=True)
-    return torch.minimum(token_b1, torch.searchsorted(cdf_bv, total_b1)).squeeze(1)
+    token_bk = torch.searchsorted(cdf_bv, uniform_bk * total_b1, right=True)
+    return torch.minimum(token_bk, torch.searchsorted(cdf_bv, total_b1))
 
 
 def _processors(sampling: Sampling) -> Any:
@@ -172,3 +253,15 @@ def _refuse(
         raise ValueError(
             f"a prompt of {longest} and max_tokens of {sampling.max_tokens} are longer than the model's context of {limit}"
         )
+
+
+def _refuse_mix(
+    mix: Mix, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seeds: Sequence[Sequence[int]]
+) -> None:
+    if not 0 < mix.alpha < 1:
+        raise ValueError(f"alpha is {mix.alpha}: a mixture needs a share of each, above 0 and below 1")
+    if sampling.greedy:
+        raise ValueError("a mixture is drawn, greedy takes the most probable token: one of them")
+    if len(mix.prompts) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts for the policy and {len(mix.prompts)} for the teacher: one each")
+    _refuse(mix.policy, mix.prompts, n, sampling, seeds)

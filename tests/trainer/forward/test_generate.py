@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from trainer.forward import GroupTokens, Sampling, generate, group_logprobs
+from trainer.forward import GroupTokens, Mix, Sampling, generate, group_logprobs
 from trainer.forward import generate as generate_function
 from trainer.forward.generate import inverse_cdf
 
@@ -230,3 +230,120 @@ def test_a_token_of_probability_zero_is_never_drawn():
 def test_what_cannot_be_sampled_is_refused(prompts, n, sampling, seeds, words, policy):
     with pytest.raises(ValueError, match=words):
         generate(policy("gpt2"), prompts, n, sampling, seeds)
+
+
+TEACHER_PROMPTS = [[11, 12, 13], [60, 50, 61, 70, 71, 72, 73], [44]]
+
+
+@pytest.fixture
+def mixture(policy):
+    """`mixture(alpha, prompts)`: a student and a `Mix` of another model that reads its own prompts."""
+
+    def make(alpha, prompts=TEACHER_PROMPTS, **overrides):
+        return policy("llama"), Mix(policy("llama", seed=7, **overrides), prompts, alpha)
+
+    return make
+
+
+def mixed_by_hand(student, mix, prompt, told, sampling):
+    """Textbook μ = αp + (1 − α)π of the next token, both processed, as a dict."""
+    ours, theirs = (
+        processed_distribution(policy, ids, sampling) for policy, ids in ((student, prompt), (mix.policy, told))
+    )
+    return {
+        token: mix.alpha * theirs.get(token, 0.0) + (1 - mix.alpha) * ours.get(token, 0.0)
+        for token in ours.keys() | theirs.keys()
+    }
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(max_tokens=5),
+        Sampling(temperature=0.6, max_tokens=5),
+        Sampling(temperature=1.3, top_p=0.8, top_k=30, repetition_penalty=1.6, max_tokens=5),
+    ],
+)
+def test_a_mixtures_behaviour_is_the_mixture_of_both_distributions(sampling, mixture):
+    student, mix = mixture(0.3)
+    drawn = generate(student, PROMPTS, 2, sampling, seeds_for(2), mix)
+    for prompt, told, samples in zip(PROMPTS, TEACHER_PROMPTS, drawn, strict=True):
+        for sample in samples:
+            for t, (token, logprob) in enumerate(zip(sample.token_ids, sample.logprobs, strict=True)):
+                before = sample.token_ids[:t]
+                expected = mixed_by_hand(student, mix, [*prompt, *before], [*told, *before], sampling)
+                assert logprob == pytest.approx(math.log(expected[token]), abs=2e-5)
+
+
+def test_a_mixtures_first_tokens_are_as_frequent_as_it_says(mixture):
+    """Pearson's chi-square over cells of expected count ≥ 5, against its normal approximation at 5 sigma."""
+    student, mix = mixture(0.6, TEACHER_PROMPTS[:1])
+    draws, sampling = 4000, Sampling(max_tokens=1)
+    expected = mixed_by_hand(student, mix, PROMPTS[0], TEACHER_PROMPTS[0], sampling)
+    counts: dict[int, int] = {}
+    for sample in generate(student, PROMPTS[:1], draws, sampling, [list(range(draws))], mix)[0]:
+        counts[sample.token_ids[0]] = counts.get(sample.token_ids[0], 0) + 1
+    cells = [(counts.get(token, 0), draws * p) for token, p in expected.items() if draws * p >= 5]
+    chi_square, freedom = sum((seen - wanted) ** 2 / wanted for seen, wanted in cells), len(cells) - 1
+    assert freedom >= 10
+    assert abs(chi_square - freedom) < 5 * math.sqrt(2 * freedom)
+
+
+def test_a_mixed_sample_is_the_same_in_any_batch(mixture):
+    sampling, seeds = Sampling(max_tokens=10, stop_ids=tuple(range(40, 90))), seeds_for(4)
+    student, mix = mixture(0.4)
+    whole = generate(student, PROMPTS, 4, sampling, seeds, mix)
+    assert len({len(s.token_ids) for g in whole for s in g}) > 2  # rows leave the batch on the way
+    for i, prompt in enumerate(PROMPTS):
+        for j in range(4):
+            own = Mix(mix.policy, [TEACHER_PROMPTS[i]], mix.alpha)
+            (alone,) = generate(student, [prompt], 1, sampling, [[seeds[i][j]]], own)[0]
+            assert alone.token_ids == whole[i][j].token_ids
+            assert alone.logprobs == pytest.approx(whole[i][j].logprobs, abs=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.9])
+def test_the_weight_of_a_mixed_token_is_bounded_at_the_start(alpha, mixture):
+    """w = π/μ ≤ 1/(1 − α), π by the function that training uses (MATH §5)."""
+    student, mix = mixture(alpha)
+    drawn = generate(student, PROMPTS, 4, Sampling(max_tokens=12), seeds_for(4), mix)
+    with torch.no_grad():
+        logprob_n = group_logprobs(
+            student, [GroupTokens(p, [s.token_ids for s in g]) for p, g in zip(PROMPTS, drawn, strict=True)]
+        )
+    ratio_n = logprob_n - torch.tensor([x for g in drawn for s in g for x in s.logprobs])
+    assert ratio_n.max() <= -math.log1p(-alpha) + 1e-5
+    assert ratio_n.max() > -0.5 * math.log1p(-alpha) and ratio_n.min() < -0.5  # the bound is near, and weights differ
+    sequence_b = ratio_n.view(-1, 12).sum(1)
+    assert sequence_b.max() <= -12 * math.log1p(-alpha) + 1e-4
+
+
+@pytest.mark.parametrize("vocab_size", [200, 400])
+def test_a_teachers_head_of_another_width_is_cut_or_padded(vocab_size, mixture):
+    student, mix = mixture(0.5, vocab_size=vocab_size)
+    (sample,) = generate(
+        student, PROMPTS[:1], 1, Sampling(max_tokens=1), [[5]], Mix(mix.policy, TEACHER_PROMPTS[:1], 0.5)
+    )[0]
+    width = student.model.config.vocab_size
+    theirs_v = mix.policy.model(input_ids=torch.tensor(TEACHER_PROMPTS[:1])).logits[0, -1, :width].double().softmax(-1)
+    ours_v = student.model(input_ids=torch.tensor(PROMPTS[:1])).logits[0, -1].double().softmax(-1)
+    theirs = theirs_v[sample.token_ids[0]].item() if sample.token_ids[0] < vocab_size else 0.0
+    assert sample.logprobs[0] == pytest.approx(
+        math.log(0.5 * theirs + 0.5 * ours_v[sample.token_ids[0]].item()), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("alpha", "prompts", "sampling", "words"),
+    [
+        (0.0, TEACHER_PROMPTS, Sampling(), "alpha is 0.0"),
+        (1.0, TEACHER_PROMPTS, Sampling(), "alpha is 1.0"),
+        (0.5, TEACHER_PROMPTS, Sampling(greedy=True), "greedy"),
+        (0.5, TEACHER_PROMPTS[:2], Sampling(), "3 prompts for the policy and 2 for the teacher"),
+        (0.5, [[1] * 510, [1], [1]], Sampling(), "prompt of 510 and max_tokens of 16 .* context of 512"),
+    ],
+)
+def test_what_is_no_mixture_is_refused(alpha, prompts, sampling, words, mixture):
+    student, mix = mixture(alpha, prompts)
+    with pytest.raises(ValueError, match=words):
+        generate(student, PROMPTS, 1, sampling, seeds_for(1), mix)
