@@ -6,7 +6,7 @@ whose weight the forward path reads directly. Adapters are float32 whatever the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 from data.refusal import Refusal, nearest
 from trainer.config import Lora
 from trainer.forward import Policy
+from trainer.fsdp import placed, whole, whole_state
 
 LARGE = 3_000_000_000  # parameters above which adapters are the default
 NAME = "default"
@@ -101,28 +102,24 @@ def switched_off(policy: Policy) -> Iterator[None]:
             layer._disable_adapters = False
 
 
-def merged_weights(model: torch.nn.Module, whole: Callable[[Tensor], Tensor] = Tensor.detach) -> dict[str, Tensor]:
-    """The state of the model without adapters that computes the same: W + B·A·alpha/rank, in float32, then in W's type.
+def merged_weights(model: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The state of the model without adapters that computes the same, by name: W + B·A·alpha/rank, in float32, then in W's type.
 
-    `whole` gathers a tensor that is spread over processes."""
-    layers, state = dict(_layers(model)), {}
-    for name, value in model.state_dict().items():
-        if ".lora_" in name:
-            continue
+    Tensors that are spread over processes are gathered one layer at a time: every process must ask. What is tied comes once."""
+    layers = dict(_layers(model))
+    for name, weight in whole_state(model, leave=".lora_"):
         layer = layers.get(name.removesuffix(".base_layer.weight"))
-        weight = whole(value)
         if layer is not None and name.endswith(".base_layer.weight"):
             delta = whole(layer.lora_B[NAME].weight).float() @ whole(layer.lora_A[NAME].weight).float()
             delta = delta * layer.scaling[NAME]
             weight = (weight.float() + (delta.T if layer.fan_in_fan_out else delta)).to(weight.dtype)
-        state[name.replace(".base_layer.", ".")] = weight
-    return state
+        yield name.replace(".base_layer.", "."), weight
 
 
-def adapter_weights(model: torch.nn.Module, whole: Callable[[Tensor], Tensor] = Tensor.detach) -> dict[str, Tensor]:
+def adapter_weights(model: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The adapters' tensors by the names that peft's files give them."""
     names = ((name, value) for name, value in model.state_dict().items() if _INSIDE.search(name))
-    return {_outside(name): whole(value) for name, value in names}
+    return ((_outside(name), whole(value).clone()) for name, value in names)
 
 
 def write_adapter(model: Any, weights: Mapping[str, Tensor], folder: Path, start: str) -> None:
@@ -137,10 +134,8 @@ def write_adapter(model: Any, weights: Mapping[str, Tensor], folder: Path, start
     )
 
 
-def read_adapter(policy: Policy, folder: Path, put: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Put the tensors of an adapter folder into the policy's adapters; put(value, parameter) places one as its parameter lies.
-
-    Raises ValueError where names or shapes differ."""
+def read_adapter(policy: Policy, folder: Path) -> None:
+    """Put the tensors of an adapter folder into the policy's adapters. Raises ValueError where names or shapes differ."""
     from safetensors.torch import load_file
 
     found = load_file(folder / WEIGHTS)
@@ -149,7 +144,7 @@ def read_adapter(policy: Policy, folder: Path, put: Callable[[Tensor, Tensor], T
         raise ValueError(f"{folder} holds {len(found)} adapter tensors that differ from the model's {len(inside)}")
     with torch.no_grad():
         for name, parameter in inside.items():
-            parameter.copy_(put(found[name], parameter))
+            parameter.copy_(placed(found[name], parameter))
 
 
 def merged(folder: str, start: str | None = None, **how: Any) -> Policy:
@@ -164,10 +159,9 @@ def merged(folder: str, start: str | None = None, **how: Any) -> Policy:
     origin = start or stored["base_model_name_or_path"]
     rank, alpha, names = stored["r"], stored["lora_alpha"], stored["target_modules"]
     policy = with_adapter(load(origin, **how), Lora(True, rank, alpha, sorted(names)))
-    read_adapter(policy, Path(folder), lambda value, parameter: value)
-    weights = merged_weights(policy.model)
+    read_adapter(policy, Path(folder))
     plain = load(origin, **how)
-    plain.model.load_state_dict(weights)
+    plain.model.load_state_dict(dict(merged_weights(policy.model)), strict=False)  # what is tied comes once
     return plain
 
 

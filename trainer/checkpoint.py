@@ -1,6 +1,7 @@
 """The whole state of a run at one step, in a folder that appears at once: weights, optimiser, average, cursors, random state.
 
-Writes checkpoint-STEP under the run's folder: a model folder that transformers loads, and in training/ safetensors and JSON. Reads
+Writes checkpoint-STEP under the run's folder: a model folder that transformers loads (of a run with adapters: an adapter folder of
+peft's), and in training/ safetensors and JSON. Reads
 the newest one. Nothing is pickled. A folder without its final name is no checkpoint and is removed."""
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from torch import Tensor
 
 from data.refusal import Refusal
 from data.storage import disk_refusal
+from trainer.adapter import adapted, adapter_weights, merged_weights, read_adapter, write_adapter
 from trainer.ema import Average
 from trainer.forward import Policy, save
-from trainer.optimiser import load_state, state_tensors
+from trainer.fsdp import is_spread, kept, placed, whole, whole_state
+from trainer.optimiser import load_state, state_tensors, trained
+from trainer.references import Copies
 
 PREFIX = "checkpoint-"
 
@@ -65,21 +69,61 @@ def write(
     optimiser: torch.optim.Optimizer,
     average: Average | None,
     state: Mapping[str, Any],
+    *,
+    copies: Mapping[str, Tensor] | None = None,
+    first: bool = True,
 ) -> None:
-    """Save the state after `step`. `state` is JSON: cursors, stop rules, seconds."""
+    """Save the state after `step`. `state` is JSON: cursors, stop rules, seconds. copies: `Copies.tensors`.
+
+    Of an adapted model only the adapters are written. The first process writes; where the weights are spread (fsdp.py) all the
+    others must call this too, or the first waits for their shares."""
     from safetensors.torch import save_file
 
-    tensors = {f"optimiser/{name}": value for name, value in state_tensors(optimiser, policy.model).items()}
-    tensors |= {f"average/{name}": value for name, value in (average.weights if average else {}).items()}
+    weights = gathered(policy, first)
+    tensors = kept(_state(policy, optimiser, average, copies or {}), first)
+    if not first:
+        return
     tensors["random"] = torch.get_rng_state()
     with appearing(folder / f"{PREFIX}{step}") as temporary:
-        save(policy, str(temporary))
+        save_weights(policy, temporary, weights)
         (temporary / "training").mkdir()
         save_file(
             {name: value.contiguous() for name, value in tensors.items()}, temporary / "training/state.safetensors"
         )
         text = json.dumps({"step": step, **state}, indent=1, sort_keys=True)
         (temporary / "training/state.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _state(
+    policy: Policy, optimiser: torch.optim.Optimizer, average: Average | None, copies: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    for name, value in state_tensors(optimiser, policy.model):
+        yield f"optimiser/{name}", value
+    for name, value in (average.weights if average else {}).items():
+        yield f"average/{name}", whole(value)
+    for name, value in copies.items():
+        yield f"copies/{name}", whole(value)
+
+
+def gathered(policy: Policy, first: bool, *, merge: bool = False) -> dict[str, Tensor] | None:
+    """The weights to write: the adapters' (or, with `merge`, all with them merged in), or what was gathered from all processes.
+
+    None where the model holds its own weights whole and has no adapters: `save` reads them there. Other processes get nothing."""
+    if adapted(policy.model):
+        return kept(merged_weights(policy.model) if merge else adapter_weights(policy.model), first)
+    return kept(whole_state(policy.model), first) if is_spread(policy.model) else None
+
+
+def save_weights(policy: Policy, folder: Path, weights: Mapping[str, Tensor] | None, start: str | None = None) -> None:
+    """Write what `gathered` gave, and the tokenizer. start: the model that an adapter belongs to, by the name to write down."""
+    if weights is None:
+        save(policy, str(folder))
+        return
+    if all(".lora_" in name for name in weights):
+        write_adapter(policy.model, weights, folder, start or str(policy.model.name_or_path))
+    else:
+        policy.model.save_pretrained(str(folder), state_dict=dict(weights))
+    policy.tokenizer.save_pretrained(str(folder))
 
 
 def steps(folder: Path) -> list[int]:
@@ -128,16 +172,29 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         return state | {name: state[name] for name in ("step", "cursors")}
 
 
-def restore(checkpoint: Path, policy: Policy, optimiser: torch.optim.Optimizer, average: Average | None) -> None:
-    """Put back optimiser, average and random state; the weights were loaded from the folder itself."""
+def restore(
+    checkpoint: Path,
+    policy: Policy,
+    optimiser: torch.optim.Optimizer,
+    average: Average | None,
+    copies: Copies | None = None,
+) -> None:
+    """Put back optimiser, average, copies, random state, and adapters; other weights were loaded from the folder itself.
+
+    However many processes wrote it, each of these takes its share."""
     from safetensors.torch import load_file
 
     with readable(checkpoint):
+        if adapted(policy.model):
+            read_adapter(policy, checkpoint)
         tensors = load_file(checkpoint / "training/state.safetensors")
         load_state(optimiser, policy.model, _part(tensors, "optimiser/"))
+        parameters = trained(policy.model)
         if average is not None:
-            device = policy.device
-            average.weights = {name: value.to(device) for name, value in _part(tensors, "average/").items()}
+            average.weights = {n: placed(v, parameters[n]) for n, v in _part(tensors, "average/").items()}
+        if copies is not None:
+            found = _part(tensors, "copies/").items()
+            copies.put({name: placed(value, parameters[name.split("/", 1)[1]]) for name, value in found})
         torch.set_rng_state(tensors["random"])
 
 

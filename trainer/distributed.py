@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from data.refusal import Refusal
+
+Result = TypeVar("Result")
 CHUNK = 1 << 24  # elements of one all-reduce: 64 MiB of float32
 
 
@@ -67,6 +70,23 @@ class World:
         parts = self._gathered_bytes(save({name: value.contiguous().cpu() for name, value in tensors.items()}))
         return [{name: value.to(device) for name, value in load(part).items()} for part in parts]
 
+    def together(self, work: Callable[[], Result]) -> Result:
+        """What `work` gives, once it has gone well in every process.
+
+        A Refusal in any of them ends all: the first process that refuses says it, the others exit with code 2 in silence."""
+        result, refused = None, None
+        try:
+            result = work()
+        except Refusal as refusal:
+            refused = list(refusal.args)
+        said = self.gathered(refused)
+        first = next((rank for rank, one in enumerate(said) if one is not None), None)
+        if first is None:
+            return cast("Result", result)
+        if first == self.rank:
+            raise Refusal(*said[first])
+        raise SystemExit(2)
+
     def _gathered_bytes(self, text: bytes) -> list[bytes]:
         """Every process's bytes by rank, everywhere."""
         if self.size == 1:
@@ -81,10 +101,12 @@ class World:
         return [bytes(r[: int(size)].cpu().numpy()) for r, size in zip(rows, sizes, strict=True)]
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Sum gradients over processes in float32; a process without work adds zeros, or the others would wait for ever."""
+        """Sum gradients over processes in float32; a process without work adds zeros, or the others would wait for ever.
+
+        Weights that are spread (fsdp.py) have been summed in the backward pass."""
         if self.size == 1:
             return
-        for part in _chunks(parameters):
+        for part in _chunks([p for p in parameters if not hasattr(p, "full_tensor")]):
             flat = torch.cat([_gradient(p).reshape(-1).float() for p in part])
             torch.distributed.all_reduce(flat)
             for parameter, summed in zip(part, flat.split([p.numel() for p in part]), strict=True):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from trainer.fsdp import placed
 from trainer.optimiser import trained
 
 
@@ -45,4 +46,5 @@ def replaced(model: torch.nn.Module, weights: dict[str, Tensor] | None) -> Itera
 def load(model: torch.nn.Module, weights: dict[str, Tensor]) -> None:
     """Copy weights into the model's own tensors."""
     for name, parameter in trained(model).items():
-        parameter.copy_(weights[name])
+        value = weights[name]
+        parameter.copy_(value if type(value) is type(parameter.data) else placed(value, parameter))

@@ -15,8 +15,8 @@ from typing import Any
 from data.fingerprint import TOKENIZER_FILES, chat_template, identity
 from data.lake import Lake
 from trainer import checkpoint
+from trainer.adapter import adapted
 from trainer.ema import replaced
-from trainer.forward import save
 from trainer.journal import publish, publish_cost
 from trainer.sources import Start
 from trainer.state import Training
@@ -25,8 +25,16 @@ BESIDE = ("tokenizer_config.json", "added_tokens.json", "chat_template.jinja")
 
 
 def finish(training: Training, record: Mapping[str, Any]) -> None:
-    """Save the weights (the average, where one is kept), publish the rows, say it in one line."""
+    """Save the weights (the average, where one is kept), publish the rows, say it in one line.
+
+    Where the weights are spread (fsdp.py) every process must call this; the first one writes."""
     recipe, run, ended = training.recipe, training.run, training.ended
+    lora, start = recipe.trainer.optimiser.lora, training.reading.start
+    average = training.average.weights if training.average else None
+    with replaced(training.policy.model, average):
+        weights = checkpoint.gathered(training.policy, training.world.first, merge=lora.merge)
+    if not training.world.first:
+        return
     done = {
         **record,
         "status": ended.status if ended else "finished",
@@ -35,12 +43,15 @@ def finish(training: Training, record: Mapping[str, Any]) -> None:
         "seconds": training.seconds,
     }
     with checkpoint.appearing(run.folder / "final") as temporary:
-        with replaced(training.policy.model, training.average.weights if training.average else None):
-            save(training.policy, str(temporary))
-        keep_tokenizer(training.reading.start, temporary)
+        with replaced(training.policy.model, average if weights is None else None):
+            checkpoint.save_weights(training.policy, temporary, weights, start.settings.path)
+        keep_tokenizer(start, temporary)
         (temporary / "README.md").write_text(card(training, done), encoding="utf-8")
-    model = replace(recipe.student, path=f"run:{run.name}", revision=None, gguf_file=None, initial="pretrained")
-    done["model_id"] = identity(model, recipe.runs)["model_id"]
+    if lora.merge or not adapted(
+        training.policy.model
+    ):  # an adapter alone is no model that the factory can sample from
+        model = replace(recipe.student, path=f"run:{run.name}", revision=None, gguf_file=None, initial="pretrained")
+        done["model_id"] = identity(model, recipe.runs)["model_id"]
     lake = Lake.open(recipe.lake)
     publish(lake, run, row_of(training, done))
     if training.step:

@@ -5,12 +5,14 @@ Reads and writes no file (checkpoint.py does). Refuses a gradient that is not fi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from data.refusal import Refusal
 from trainer.config import Optimiser
+from trainer.fsdp import placed, whole
 
 
 def trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -34,7 +36,7 @@ def build(settings: Optimiser, model: torch.nn.Module) -> torch.optim.Optimizer:
 def move(optimiser: torch.optim.Optimizer, model: torch.nn.Module, rate: float, clip: float | None, step: int) -> float:
     """One step at this learning rate; returns the gradient's norm before clipping and clears the gradients."""
     gradients = [p.grad for p in trained(model).values() if p.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+    norm = gradient_norm(gradients)
     if not math.isfinite(norm):
         raise Refusal(
             f"step {step}: the gradient's norm is {norm}; the weights were not changed",
@@ -50,22 +52,28 @@ def move(optimiser: torch.optim.Optimizer, model: torch.nn.Module, rate: float, 
     return norm
 
 
-def state_tensors(optimiser: torch.optim.Optimizer, model: torch.nn.Module) -> dict[str, Tensor]:
-    """The optimiser's state as `parameter|entry` → tensor; empty before the first step."""
-    return {
-        f"{name}|{entry}": torch.as_tensor(value).detach().clone()
-        for name, parameter in trained(model).items()
-        for entry, value in optimiser.state.get(parameter, {}).items()
-        if value is not None
-    }
+def gradient_norm(gradients: Sequence[Tensor]) -> float:
+    """The 2-norm over all of them, in float32 at least; of spread gradients it is the whole's, and every process must ask."""
+    if not gradients:
+        return 0.0
+    wide = [g if g.dtype in (torch.float32, torch.float64) else g.float() for g in gradients]
+    return float(whole(torch.nn.utils.get_total_norm(wide)))
 
 
-def load_state(optimiser: torch.optim.Optimizer, model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
+def state_tensors(optimiser: torch.optim.Optimizer, model: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The optimiser's state as (`parameter|entry`, whole tensor); none before the first step. Every process must ask."""
+    for name, parameter in trained(model).items():
+        for entry, value in optimiser.state.get(parameter, {}).items():
+            if value is not None:
+                yield f"{name}|{entry}", whole(torch.as_tensor(value)).clone()
+
+
+def load_state(optimiser: torch.optim.Optimizer, model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `state_tensors` gave, bit by bit."""
     parameters = trained(model)
     for key, value in tensors.items():
         name, entry = key.rsplit("|", 1)
         parameter = parameters[name]
         # AdamW keeps its step count on the CPU
-        place = value if entry == "step" else value.to(parameter.device)
+        place = value if entry == "step" else placed(value, parameter)
         optimiser.state[parameter][entry] = place

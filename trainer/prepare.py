@@ -24,13 +24,14 @@ from trainer.guard import Guard, parse_guard
 from trainer.imitation import fitting
 from trainer.journal import Run
 from trainer.method import Method
-from trainer.objectives import needs
+from trainer.objectives import TOKEN_REWARDS, needs
 from trainer.optimiser import build
+from trainer.pool_reading import pool_source
 from trainer.probe import prober
 from trainer.references import PROX, REFERENCE, Copies
 from trainer.replay import Documents, table_source
 from trainer.schedule import ever
-from trainer.sources import Reading, pool_source
+from trainer.sources import Reading
 from trainer.state import Training
 from trainer.stop import Stopper, parse, refuse_unmeasured
 from trainer.stream import Stream
@@ -124,6 +125,12 @@ def _method(recipe: TrainerRecipe, reading: Reading, policy: Policy, here: World
     """What every step optimises."""
     settings, pool = recipe.trainer, reading.pool
     wanted = needs(reading.objective)
+    deaf = sorted(set(reading.objective) - TOKEN_REWARDS)
+    if settings.replay.shaping.token_reward and deaf:
+        raise Refusal(
+            f"replay.shaping.token_reward says nothing to {', '.join(deaf)}, whose coefficient is one for a whole sample",
+            "replay.shaping.token_reward=null, or another objective",
+        )
     special = sorted(set(policy.tokenizer.all_special_ids)) if "special" in wanted else None
     return Method(
         reading.objective,

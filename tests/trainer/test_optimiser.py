@@ -78,7 +78,7 @@ def test_the_state_put_back_gives_the_same_next_step() -> None:
     two = model()
     two.load_state_dict(one.state_dict())
     second = build(settings, two)
-    load_state(second, two, state_tensors(first, one))
+    load_state(second, two, dict(state_tensors(first, one)))
     for optimiser, layer in ((first, one), (second, two)):
         move(optimiser, with_gradient(layer, 0.5), 0.1, None, 3)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
