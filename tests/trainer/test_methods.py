@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from data.config import ModelSettings
+from data.lake import Key
+from data.pool import Pool, scores_key
 from trainer.loop import train
 
 SGD = {"optimiser__name": "sgd", "optimiser__clip": None, "optimiser__lr": 0.5}
@@ -41,9 +47,37 @@ def largest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> flo
     return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
+@pytest.fixture
+def taught(made: Any, publish_rows: Any) -> Any:
+    """The lake with the scores of a teacher that is half a nat away here and there."""
+    teacher, samples = ModelSettings(path="somewhere"), made.lake.slices("samples")[0]
+    groups = made.lake.slice(samples.parent("groups"))
+    pool = Pool(made.lake.slice(groups.parent("prompts")), groups, samples)
+    row = {"model_id": "teacher", "name": "somewhere"} | dict.fromkeys(
+        ("weights", "tokenizer", "chat_template", "dtype", "head_dtype"), "x"
+    )
+    publish_rows(
+        made.lake, "models", Key({"model": asdict(teacher)}, (), {"model": "teacher"}, ("teacher",)), [[row]], "t"
+    )
+    random, shards = np.random.default_rng(0), []
+    for shard in range(len(samples.shards)):
+        rows = made.lake.read_shard(samples, shard, ["group_id", "sample_index", "behaviour_logprobs"]).to_pylist()
+        for one in rows:
+            values = np.minimum(np.asarray(one.pop("behaviour_logprobs")) + random.normal(0, 0.5), -0.01)
+            one |= {
+                "scorer": "teacher",
+                "logprobs": values,
+                "total": float(values.sum()),
+                "alignment": "same_tokenizer",
+            }
+        shards.append(rows)
+    publish_rows(made.lake, "scores", scores_key(pool, "teacher"), shards, "tiny-teacher")
+    return dataclasses.replace(made, recipe=dataclasses.replace(made.recipe, teacher=teacher))
+
+
 @pytest.mark.parametrize("objective", ["m2po", "minillm", "seed_softmax", "tb_vargrad", "seq_tis", "grpo"])
-def test_micro_batches_and_split_groups_change_nothing_whatever_the_scope(made: Any, objective: str) -> None:
-    settings = {"objective": objective, "steps": 3, "optimiser__lr": 0.05, "losses__kl": 0.1}
+def test_micro_batches_and_split_groups_change_nothing_whatever_the_scope(taught: Any, objective: str) -> None:
+    made, settings = taught, {"objective": objective, "steps": 3, "optimiser__lr": 0.05, "losses__kl": 0.1}
     one = weights(made, "one", replay__micro_batch_tokens=100_000, **settings)
     many = weights(made, "many", replay__micro_batch_tokens=12, **settings)
     start = load_file(Path(made.model) / "model.safetensors")
