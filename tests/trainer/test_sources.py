@@ -13,6 +13,7 @@ import pytest
 from data.lake import Key
 from data.manifest import Slice
 from data.refusal import Refusal
+from trainer.config import Losses
 from trainer.loop import train
 from trainer.sources import configuration_hash, resolve
 
@@ -109,3 +110,21 @@ def test_what_the_probe_may_say_is_part_of_the_configuration(made: Any) -> None:
     recipe = made.with_(losses__rl=0.0, losses__kl=0.0, losses__bc=0.0, losses__pt=1.0, probe__every=1)
     shorter = dataclasses.replace(recipe, sampling=dataclasses.replace(recipe.sampling, max_tokens=5))
     assert configuration_hash(recipe, resolve(recipe)) != configuration_hash(shorter, resolve(shorter))
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ({"rl": 1.0, "phases": [{"steps": 2}, {"steps": 3, "rl": 0}]}, "from step 3 on .* in 3 steps"),
+        ({"rl": {"from": 1, "to": 0, "steps": 4}}, "from step 5 on .* in 6 steps"),
+        ({"rl": 1.0, "phases": [{"steps": 1}, {"steps": 1, "rl": 0}], "cycle": True}, "from step 2 on .* in 5 steps"),
+    ],
+)
+def test_steps_that_would_train_nothing_are_refused_before_the_run(
+    made: Any, losses: dict[str, Any], said: str
+) -> None:
+    weights = {"bc": 0.0, "pt": 0.0, "kl": 0.5, **losses}
+    with pytest.raises(Refusal, match=said):
+        train(made.with_(losses=Losses(**weights), steps=10))
+    assert not Path(made.recipe.runs).exists()
+    resolve(made.with_(losses=Losses(**{**weights, "pt": 0.1}), steps=10))
