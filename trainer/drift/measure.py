@@ -64,7 +64,7 @@ def measure(settings: DriftSettings) -> Measured:
     reading = resolve(pool_only(recipe, answers=copied_steps > 0))
     pool = reading.pool
     assert pool is not None
-    policy = _policy(folder, recipe)
+    policy = _policy(folder, reading.start.folder, recipe)
     groups = chosen_groups(pool, settings.groups)
     sums, token_n, sample_n = log_ratios(policy, groups, recipe, pool.temperature)
     seen_g, stratum_g = _history(reading, policy, recipe, groups, (steps_with(run, "rl", until), copied_steps))
@@ -88,11 +88,11 @@ def measure(settings: DriftSettings) -> Measured:
     return Measured(recipe, folder, pool.pool.samples.path, len(groups), counts["groups"], figures, found, judged)
 
 
-def _policy(folder: Path, recipe: TrainerRecipe) -> Policy:
+def _policy(folder: Path, start: Path, recipe: TrainerRecipe) -> Policy:
     if (folder / "adapter_config.json").is_file():
         from trainer.adapter import merged
 
-        return merged(str(folder))
+        return merged(str(folder), start=str(start), dtype=recipe.student.dtype)
     try:
         return load(str(folder), dtype=recipe.student.dtype, trust_remote_code=recipe.student.trust_remote_code)
     except ValueError as error:
