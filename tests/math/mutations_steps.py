@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mutation import Mutation, named
 
-STEP, PLAN, RATES, NORMALISE = "trainer/step.py", "trainer/plan.py", "trainer/schedule.py", "trainer/normalise.py"
+STEP, TERMS, PLAN = "trainer/step.py", "trainer/pool_terms.py", "trainer/plan.py"
+RATES, NORMALISE = "trainer/schedule.py", "trainer/normalise.py"
 OPTIMISER, AVERAGE, STOP, PROBE = "trainer/optimiser.py", "trainer/ema.py", "trainer/stop.py", "trainer/probe.py"
 LEASH = named("tests/trainer/test_step.py", "test_the_leash_pulls_towards_the_reference[1.0]")
 HALF_RL, HALF_BC, HALF_PT = (
@@ -25,26 +26,25 @@ MOVES, PROBES = named("tests/trainer/test_optimiser.py"), named("tests/trainer/t
 # fmt: off
 MUTATIONS = [
     # a step of the trainer
-    Mutation(STEP, "plan.weights.rl * term.weight", "term.weight", "step: no λ of RL", HALF_RL),
-    Mutation(STEP, '("bc", plan.weights.bc, spans[1]', '("bc", 1.0, spans[1]', "step: no λ of BC", HALF_BC),
-    Mutation(STEP, '("pt", plan.weights.pt, spans[2]', '("pt", 1.0, spans[2]', "step: no λ of L_PT", HALF_PT),
-    Mutation(STEP, "spans[1], plan.answer_tokens)", "spans[1], plan.tokens)", "step: BC over all tokens of the step", MIXED),
-    Mutation(STEP, "spans[2], plan.document_tokens)", "spans[2], plan.tokens)", "step: L_PT over all tokens of the step", MIXED),
-    Mutation(STEP, "Term(-plan.weights.kl", "Term(plan.weights.kl", "step: sign of the KL", LEASH),
-    Mutation(STEP, "Term(-plan.weights.kl, a_bt", "Term(-1.0, a_bt", "step: no β of the KL", LEASH),
-    Mutation(STEP, 'aggregation_bt("token", mask_bt, view.lengths_b, plan.counts)',
-             'aggregation_bt("sequence", mask_bt, view.lengths_b, plan.counts)', "step: the KL's denominator", LEASH),
-    Mutation(STEP, "return view.old_bt", "return view.logprobs_bt", "step: the policy is its own reference", LEASH),
-    Mutation(STEP, "target_n[spans[0]], temperature=method.temperature)", "target_n[spans[0]])",
+    Mutation(TERMS, "plan.weights.rl * term.weight", "term.weight", "step: no λ of RL", HALF_RL),
+    Mutation(STEP, '("bc", plan.weights.bc, ', '("bc", 1.0, ', "step: no λ of BC", HALF_BC),
+    Mutation(STEP, '("pt", plan.weights.pt, ', '("pt", 1.0, ', "step: no λ of L_PT", HALF_PT),
+    Mutation(STEP, "bc, plan.answer_tokens, ", "bc, plan.tokens, ", "step: BC over all tokens of the step", MIXED),
+    Mutation(STEP, "pt, plan.document_tokens, ", "pt, plan.tokens, ", "step: L_PT over all tokens of the step", MIXED),
+    Mutation(TERMS, "Term(-plan.weights.kl", "Term(plan.weights.kl", "step: sign of the KL", LEASH),
+    Mutation(TERMS, "Term(-plan.weights.kl, ", "Term(-1.0, ", "step: no β of the KL", LEASH),
+    Mutation(TERMS, 'aggregation("token"), leash', 'aggregation("sequence"), leash', "step: the KL's denominator", LEASH),
+    Mutation(TERMS, "behaviour_is_reference else old_bt", "behaviour_is_reference else logprobs_bt", "step: the policy is its own reference", LEASH),
+    Mutation(STEP, "weigh, temperature=method.temperature)", "weigh)",
              "step: the pool's temperature ignored", WARM),
-    Mutation(STEP, "head, target_n[span])[None]", "head, target_n[span], temperature=method.temperature)[None]",
+    Mutation(STEP, "target_n[span], weigh)", "target_n[span], weigh, temperature=method.temperature)",
              "step: imitation at the pool's temperature", WARM),
-    Mutation(STEP, "imitation_term(weight, mask_bt, tokens)", "imitation_term(weight, mask_bt, span.stop - span.start)",
+    Mutation(STEP, "imitation_term(weight, mask_bt, tokens, ", "imitation_term(weight, mask_bt, len(logprob_n), ",
              "step: imitation counted in the micro-batch", CUT),
-    Mutation(STEP, "-logprob_bt.detach().double().sum(), span", "logprob_bt.detach().double().sum(), span",
+    Mutation(STEP, "-logprob_n.double().sum(), span", "logprob_n.double().sum(), span",
              "step: sign of the logged imitation", PLAIN),
     Mutation(STEP, "return torch.stack(parts).sum()", "return torch.stack(parts).mean()", "step: mean of its parts", CUT),
-    Mutation(STEP, "kernel_loss(mix([imitation_term", "-kernel_loss(mix([imitation_term", "step: imitation turned", PLAIN),
+    Mutation(STEP, "mix([imitation_term(weight", "mix([imitation_term(-weight", "step: imitation turned", PLAIN),
     Mutation(STEP, "for name, (total, count) in self.pairs.items() if count > 0}",
              "for name, (total, count) in self.pairs.items()}", "step: a figure without a count", CUT),
     Mutation(STEP, "(old[0] + float(total), old[1] + float(count))", "(old[0] + float(total), float(count))",
@@ -54,12 +54,12 @@ MUTATIONS = [
              "step: token count", COUNTS),
     Mutation(PLAN, "len(lengths), len(groups), max(", "len(groups), len(groups), max(", "step: sample count", COUNTS),
     Mutation(PLAN, "len(lengths), len(groups), max(", "len(lengths), len(lengths), max(", "step: prompt count", COUNTS),
-    Mutation(PLAN, "max(max_tokens, longest))", "longest)", "step: L_max is the longest seen", COUNTS),
-    Mutation(PLAN, "max(max_tokens, longest))", "max_tokens)", "step: L_max below what is there", COUNTS),
-    Mutation(PLAN, "sum(len(text.completion) for text in answers)", "len(answers)", "step: answers, not their tokens", COUNTS),
-    Mutation(PLAN, "sum(len(text.completion) for text in documents)",
-             "sum(len(text.prompt) + len(text.completion) for text in documents)", "step: context tokens counted", COUNTS),
-    Mutation(PLAN, "[whole.numbers[i] for i in indices if i < first]", "[0 for i in indices if i < first]",
+    Mutation(PLAN, "max(max_tokens, *lengths, 1))", "max(*lengths, 1))", "step: L_max is the longest seen", COUNTS),
+    Mutation(PLAN, "max(max_tokens, *lengths, 1))", "max_tokens)", "step: L_max below what is there", COUNTS),
+    Mutation(PLAN, "sum(len(text.completion) for text in items.answers)", "len(items.answers)", "step: answers, not their tokens", COUNTS),
+    Mutation(PLAN, "sum(len(text.completion) for text in items.documents)",
+             "sum(len(text.prompt) + len(text.completion) for text in items.documents)", "step: context tokens counted", COUNTS),
+    Mutation(PLAN, "[whole.numbers[i] for i in own[0]]", "[0 for i in own[0]]",
              "step: groups of a micro-batch taken for one", COUNTS),
     Mutation(NORMALISE, "found.vector[start + _known(group.rows)]", "found.vector[_known(group.rows)]",
              "step: every group takes the first one's advantages", SPREAD),
@@ -81,8 +81,8 @@ MUTATIONS = [
     Mutation(RATES, "start + share * (end - start)", "end + share * (start - end)", "weight: line turned", SCHEDULES),
     Mutation(RATES, "min((step - 1) / max(", "min(step / max(", "weight: line begins a step early", SCHEDULES),
     Mutation(RATES, '1), 1.0)', '1), 2.0)', "weight: line runs past its end", SCHEDULES),
-    Mutation(RATES, "step -= length", "step -= 0", "weight: a phase counts from the run's start", SCHEDULES),
-    Mutation(RATES, "if step <= length", "if step < length", "weight: a phase ends a step early", SCHEDULES),
+    Mutation(RATES, "step -= steps", "step -= 0", "weight: a phase counts from the run's start", SCHEDULES),
+    Mutation(RATES, "if step <= steps", "if step < steps", "weight: a phase ends a step early", SCHEDULES),
     Mutation(RATES, 'values["kl"] if values["rl"] else 0.0', 'values["kl"]', "weight: leash without samples", SCHEDULES),
     # the move, the average
     Mutation(OPTIMISER, "gradient.mul_(clip / norm)", "gradient.mul_(norm / clip)", "clip of the norm", MOVES),
