@@ -33,7 +33,8 @@ LEFT = named("tests/trainer/test_soft.py", "test_answers_beyond_the_context_are_
 MUTATIONS: list[Mutation] = [
     # an answer joins
     Mutation(JOINED, "Widened(starts + before,", "Widened(starts,", "join: the groups' starts do not move", ROW),
-    Mutation(JOINED, "np.append(starts[1:], rows)[here]", "np.append(starts[1:] + 1, rows)[here]", "join: the row stands in the next group", ROW),
+    Mutation(JOINED, "np.append(starts[1:], rows)[here]", "np.append(starts[1:] + 1, rows)[here]",
+             "join: the row stands in the next group", ROW),
     Mutation(JOINED, "np.insert(np.ones(rows, bool), at, False)", "np.insert(np.ones(rows, bool), at, True)",
              "join: the extra row stays", ROW),
     Mutation(JOINED, "np.where(any_passes, np.nan, answers)", "np.where(any_passes, answers, np.nan)",
