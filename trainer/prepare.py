@@ -31,6 +31,7 @@ from trainer.probe import prober
 from trainer.references import PROX, REFERENCE, Copies
 from trainer.replay import Documents, table_source
 from trainer.schedule import ever
+from trainer.soft import soft_source
 from trainer.sources import Reading
 from trainer.state import Training
 from trainer.stop import Stopper, parse, refuse_unmeasured
@@ -80,6 +81,11 @@ def prepare(
     )
     if state.get("ended") is not None:
         training.ended = training.stopper.rules[state["ended"]]
+    if reading.soft is not None:
+        source = soft_source(reading.soft, context_length(policy), reading.notes)
+        training.soft = Stream(
+            source, recipe.seed, **state.get("cursors", {}).get("soft", {}), prefetch=_prefetch(recipe)
+        )
     if saved is not None:
         checkpoint.restore(saved, policy, training.optimiser, training.average, training.copies)
     return training, state.get("cursors", {})
@@ -174,9 +180,15 @@ def streams(training: Training, cursors: Mapping[str, Any]) -> None:
     reading, seed = training.reading, training.recipe.seed
     if reading.pool is not None:
         vector = np.load(training.run.folder / ADVANTAGES, mmap_mode="r")
-        training.groups = Stream(pool_source(reading.pool, vector), seed, **cursors.get("groups", {}))
+        source = pool_source(reading.pool, vector)
+        training.groups = Stream(source, seed, **cursors.get("groups", {}), prefetch=_prefetch(training.recipe))
     if reading.answers is not None:
         training.answers = Stream(table_source("answers", reading.answers), seed, **cursors.get("answers", {}))
     if reading.corpus is not None:
         limit = context_length(training.policy)
-        training.documents = Documents(reading.corpus, seed, limit, **cursors.get("documents", {}))
+        ahead = _prefetch(training.recipe)
+        training.documents = Documents(reading.corpus, seed, limit, **cursors.get("documents", {}), prefetch=ahead)
+
+
+def _prefetch(recipe: TrainerRecipe) -> int:
+    return recipe.trainer.optimiser.compute.prefetch
