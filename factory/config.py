@@ -7,10 +7,21 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from data.config import Recipe
+from data.config import Recipe, SoftTargets
 from data.refusal import in_range
 
-STAGES = ("prompts", "import", "answers", "samples", "scores", "rewards", "selections", "corpus", "evaluate")
+STAGES = (
+    "prompts",
+    "import",
+    "answers",
+    "samples",
+    "scores",
+    "soft_targets",
+    "rewards",
+    "selections",
+    "corpus",
+    "evaluate",
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,7 @@ class FactorySettings:
             "corpus",
         ]
     )
-    """Stages to run, in order; each one resumes. Also: evaluate."""
+    """Stages to run, in order; each one resumes. Also: soft_targets, evaluate."""
     estimate: bool = False
     """Print tokens, hours and disk for this recipe, and make nothing."""
     strict: bool = False
@@ -136,6 +147,8 @@ class FactorySettings:
     """Corpora, by name."""
     benchmarks: dict[str, Benchmark] = field(default_factory=dict)
     """What `evaluate` measures, by name."""
+    soft_targets: SoftTargets = field(default_factory=SoftTargets)
+    """What `soft_targets` keeps of the teacher's distributions."""
     policies: list[str] = field(default_factory=list)
     """Whom `evaluate` measures: student, teacher, run:NAME; empty: the recipe's policy."""
     engine: EngineSettings = field(default_factory=EngineSettings)

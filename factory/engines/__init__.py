@@ -1,20 +1,22 @@
 """What stages ask of a model, and the names they ask it by. No engine is imported here before one is opened.
 
-An engine is a context manager; `can` says what it gives (generate, score), and is asked when a recipe is composed. Axis-free: ids
-are lists of int, log-probabilities are lists of float in nats, one per id, the end token included."""
+An engine is a context manager; `can` says what it gives (generate, mix, score, answer, sampled, top_k), and is asked when a recipe
+is composed. Axis-free: ids are lists of int, log-probabilities are lists of float in nats, one per id, the end token included."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data.refusal import Refusal, nearest
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from factory.engines.tokens import Tokens
 
-ENGINES = {"hf": frozenset({"generate", "score", "answer"})}
+ENGINES = {"hf": frozenset({"generate", "mix", "score", "answer", "sampled", "top_k"})}
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class ScoreRequest:
     group_id: int
     prompt_ids: Sequence[int]
     completions: Sequence[Sequence[int]]
+    seeds: Sequence[int] = ()
+    """One a completion, where distributions are drawn from."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,47 @@ class Scored:
 
     group_id: int
     logprobs: list[list[float]]
+
+
+@dataclass(frozen=True)
+class SoftSpec:
+    """Which ids of a distribution are kept at each token: drawn with replacement, or the most probable."""
+
+    kind: str = "sampled"
+    """sampled or top_k."""
+    draws: int = 256
+    k: int = 64
+    vocabulary: int = 0
+    """Only ids below this are meant: those of the tokenizer, since heads are padded to different widths."""
+
+
+@dataclass(frozen=True)
+class SoftRow:
+    """What is kept of the distributions along one completion: sizes int64 (t,), the others flat (Σ sizes,)."""
+
+    sizes: np.ndarray
+    ids: np.ndarray
+    logprobs: np.ndarray
+    counts: np.ndarray | None = None
+    """Draws of each id; None where nothing was drawn."""
+
+
+@dataclass(frozen=True)
+class Soft:
+    """What became of a `ScoreRequest`, one row a completion."""
+
+    group_id: int
+    rows: list[SoftRow]
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """The teacher that is mixed into samples, and what it reads for each group."""
+
+    teacher: TokenEngine
+    prompts: Mapping[int, Sequence[int]]
+    alpha: float
+    """Share of the teacher, above 0 and below 1."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +170,17 @@ class TokenEngine(TextEngine, Protocol):
     def device(self) -> str:
         """cpu, or the GPU's name."""
 
-    def generate(self, requests: Iterable[GroupRequest]) -> Iterator[Group]:
-        """One `Group` a request."""
+    def generate(self, requests: Iterable[GroupRequest], mixing: Mixing | None = None) -> Iterator[Group]:
+        """One `Group` a request, drawn from the model or from its mixture with a teacher."""
 
     def score(self, requests: Iterable[ScoreRequest], temperature: float = 1.0) -> Iterator[Scored]:
         """One `Scored` a request; logits are divided by `temperature`."""
+
+    def distribution(self, requests: Iterable[ScoreRequest], spec: SoftSpec) -> Iterator[Soft]:
+        """One `Soft` a request: ids that the spec picks at every completion token, at temperature 1."""
+
+    def at(self, requests: Iterable[ScoreRequest], given: Mapping[int, Soft], vocabulary: int) -> Iterator[Soft]:
+        """The given ids of each request's group with this model's log-probabilities in place of theirs."""
 
     def close(self) -> None:
         """Free the model."""

@@ -6,13 +6,26 @@ trained is one code path. Its `ValueError`s leave here as refusals."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data.config import ModelSettings
 from data.refusal import Refusal
-from factory.engines import ENGINES, Answer, ChatRequest, Draw, Group, GroupRequest, Scored, ScoreRequest
+from factory.engines import (
+    ENGINES,
+    Answer,
+    ChatRequest,
+    Draw,
+    Group,
+    GroupRequest,
+    Mixing,
+    Scored,
+    ScoreRequest,
+    Soft,
+    SoftRow,
+    SoftSpec,
+)
 from factory.engines.tokens import Tokens
 from trainer import forward
 
@@ -67,8 +80,10 @@ class HfEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def generate(self, requests: Iterable[GroupRequest]) -> Iterator[Group]:
-        """The samples of each request; batches hold at most `batch_tokens` positions of cache."""
+    def generate(self, requests: Iterable[GroupRequest], mixing: Mixing | None = None) -> Iterator[Group]:
+        """The samples of each request; batches hold at most `batch_tokens` positions of this model's cache.
+
+        With `mixing` the teacher's policy is taken from its own engine, which must be of this class."""
         for batch in self._batches(list(requests)):
             sampling = batch[0].sampling
             with _refusals(f"model {self.name}"):
@@ -86,6 +101,7 @@ class HfEngine:
                         greedy=sampling.greedy,
                     ),
                     [r.seeds for r in batch],
+                    _mix(mixing, batch),
                 )
             for request, samples in zip(batch, drawn, strict=True):
                 draws = [Draw(s.token_ids, s.logprobs, s.finish_reason, s.stop_token) for s in samples]
@@ -103,6 +119,41 @@ class HfEngine:
             values = iter(logprob_n.tolist())
             for i in batch:
                 yield Scored(ordered[i].group_id, [[next(values) for _ in c] for c in ordered[i].completions])
+
+    def distribution(self, requests: Iterable[ScoreRequest], spec: SoftSpec) -> Iterator[Soft]:
+        """Ids that the spec picks at every completion token, each prompt encoded once per group."""
+
+        def support(groups: Sequence[forward.GroupTokens], asked: Sequence[ScoreRequest]) -> forward.Support:
+            if spec.kind == "top_k":
+                return forward.top_support(self.policy, groups, spec.k, spec.vocabulary)
+            return forward.drawn_support(self.policy, groups, spec.draws, [r.seeds for r in asked], spec.vocabulary)
+
+        return self._soft(requests, support)
+
+    def at(self, requests: Iterable[ScoreRequest], given: Mapping[int, Soft], vocabulary: int) -> Iterator[Soft]:
+        """The given ids of each request's group, with this model's log p."""
+        import numpy as np
+        import torch
+
+        def support(groups: Sequence[forward.GroupTokens], asked: Sequence[ScoreRequest]) -> forward.Support:
+            rows = [row for r in asked for row in given[r.group_id].rows]
+            sizes, ids = (
+                torch.from_numpy(np.concatenate(x)) for x in zip(*((r.sizes, r.ids) for r in rows), strict=True)
+            )
+            return forward.support_at(self.policy, groups, sizes, ids, vocabulary)
+
+        return self._soft(requests, support)
+
+    def _soft(self, requests: Iterable[ScoreRequest], support: Callable[..., forward.Support]) -> Iterator[Soft]:
+        ordered = sorted(requests, key=lambda r: (len(r.prompt_ids), r.group_id))
+        groups = [forward.GroupTokens(r.prompt_ids, r.completions) for r in ordered]
+        for batch in forward.plan(groups, self.batch_tokens, self.policy.layout):
+            asked = [ordered[i] for i in batch]
+            with _refusals(f"model {self.name}"):
+                found = support([groups[i] for i in batch], asked)
+            rows = _soft_rows(found, [len(c) for r in asked for c in r.completions])
+            for request in asked:
+                yield Soft(request.group_id, [next(rows) for _ in request.completions])
 
     def answer(self, requests: Iterable[ChatRequest]) -> Iterator[Answer]:
         """Answers in text and ids, the conversation in this model's chat template."""
@@ -134,6 +185,25 @@ class HfEngine:
             batch.append(request)
         if batch:
             yield batch
+
+
+def _mix(mixing: Mixing | None, batch: Sequence[GroupRequest]) -> forward.Mix | None:
+    if mixing is None:
+        return None
+    assert isinstance(mixing.teacher, HfEngine)
+    return forward.Mix(mixing.teacher.policy, [mixing.prompts[r.group_id] for r in batch], mixing.alpha)
+
+
+def _soft_rows(found: forward.Support, lengths: Sequence[int]) -> Iterator[SoftRow]:
+    """The support cut by completions of these lengths."""
+    sizes, ids, logprobs = found.size_n.numpy(), found.id_m.numpy(), found.logprob_m.numpy()
+    counts = None if found.count_m is None else found.count_m.numpy()
+    token = first = 0
+    for length in lengths:
+        own = sizes[token : token + length]
+        part = slice(first, first + int(own.sum()))
+        yield SoftRow(own, ids[part], logprobs[part], None if counts is None else counts[part])
+        token, first = token + length, part.stop
 
 
 @contextlib.contextmanager

@@ -82,6 +82,16 @@ class Tokens:
             ids.pop()
         return ids, len(text[: offsets[0][1]].encode()) if ids else 0
 
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """Token → id, added tokens included."""
+        return dict(self.tokenizer.get_vocab())
+
+    @property
+    def width(self) -> int:
+        """One more than the largest id; heads may be padded beyond it."""
+        return max(self.vocabulary.values()) + 1
+
     def text(self, ids: Sequence[int]) -> str:
         """Decoded without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))

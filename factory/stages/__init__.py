@@ -18,6 +18,7 @@ from factory.sources import Source, is_file
 
 MODULES = {name: f"factory.stages.{name}" for name in STAGES} | {"import": "factory.stages.imports"}
 ABILITIES = {"answers": "answer", "samples": "generate", "scores": "score", "evaluate": "generate"}  # of the engine
+WITHOUT = {"samples": "sampling.alpha=0", "soft_targets": "leave soft_targets out of stages"}
 
 
 def run(recipe: FactoryRecipe) -> None:
@@ -32,6 +33,7 @@ def run(recipe: FactoryRecipe) -> None:
         return
     context = Context(recipe, Lake.open(recipe.lake))
     try:
+        _refuse_other_tokens(context)
         for name in recipe.factory.stages:
             importlib.import_module(MODULES[name]).run(context)
     finally:
@@ -47,6 +49,7 @@ def check(recipe: FactoryRecipe) -> None:
     for name, ability in ABILITIES.items():
         if name in stages:
             require(recipe.factory.engine.name, ability)
+    _check_teacher(recipe)
     _check_labels(recipe)
     if {"rewards", "selections"} & set(stages):
         _check_rewards(recipe)
@@ -56,6 +59,53 @@ def check(recipe: FactoryRecipe) -> None:
         for benchmark in recipe.factory.benchmarks.values():
             for metric, spec in benchmark.metrics.items():
                 component(spec, metric)
+
+
+def _asks_teacher(recipe: FactoryRecipe) -> list[str]:
+    """Stages that read the teacher's distributions in the student's ids."""
+    mixed = ["samples"] if recipe.sampling.alpha and "samples" in recipe.factory.stages else []
+    return mixed + (["soft_targets"] if "soft_targets" in recipe.factory.stages else [])
+
+
+def _check_teacher(recipe: FactoryRecipe) -> None:
+    """What reads the teacher's distributions needs a teacher, an engine that gives them, and for a mixture two models at once."""
+    settings = recipe.factory
+    for name in _asks_teacher(recipe):
+        kind = "sampled" if settings.soft_targets.kind == "sampled" else "top_k"
+        require(settings.engine.name, "mix" if name == "samples" else kind)
+        if recipe.teacher is None:
+            raise Refusal(f"{name}: recipe {recipe.name} has no teacher", f"teacher.path=FOLDER, or {WITHOUT[name]}")
+    if "samples" in _asks_teacher(recipe):
+        if any(source.kind == "samples" for source in settings.imports.values()):
+            raise Refusal(
+                f"sampling.alpha is {recipe.sampling.alpha}, but the pool is imported: its log-probabilities say how it was drawn",
+                "sampling.alpha=0",
+            )
+        if settings.engine.resident < 2:
+            raise Refusal(
+                f"engine.resident is {settings.engine.resident}: a mixture has policy and teacher in memory at once",
+                "factory.engine.resident=2",
+            )
+
+
+def _refuse_other_tokens(context: Context) -> None:
+    """Refuse a teacher of other ids before the first stage works. Models that are not there yet are asked when their turn comes."""
+    from data.fingerprint import model_folder, tokenizer_fingerprint
+
+    for name in _asks_teacher(context.recipe):
+        models = [context.model(role) for role in ("policy", "teacher")]
+        try:
+            folders = [model_folder(model, context.recipe.runs) for model in models]
+        except Refusal:
+            return
+        files = {tokenizer_fingerprint(folder, m.gguf_file) for folder, m in zip(folders, models, strict=True)}
+        ours, theirs = (context.tokens(r).vocabulary if len(files) > 1 else {} for r in ("policy", "teacher"))
+        if ours != theirs:
+            raise Refusal(
+                f"{name}: {context.recipe.policy} {models[0].path} and teacher {models[1].path} have different tokenizers"
+                f" ({len(ours)} and {len(theirs)} tokens); their ids must mean the same",
+                WITHOUT[name],
+            )
 
 
 def _check_labels(recipe: FactoryRecipe) -> None:

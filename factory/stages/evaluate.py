@@ -73,7 +73,9 @@ def _prompts(context: Context, role: str, name: str, benchmark: Benchmark) -> Sl
             )
     prompts = context.prompts()
     longest = benchmark.max_tokens or context.recipe.sampling.max_tokens
-    spec = {"max_tokens": longest, "metrics": {m.name: m.identity() for m in metrics}}
+    spec: dict[str, Any] = {"max_tokens": longest, "metrics": {m.name: m.identity() for m in metrics}}
+    if stop := _stop(context, role):
+        spec["stop"] = stop
     chosen = _first(context, prompts, "prompt_id", benchmark)
     if not chosen:
         raise Refusal(f"{prompts.path} has no {benchmark.split} prompts for benchmark {name}", "prompts.held_out=0.1")
@@ -87,6 +89,11 @@ def _prompts(context: Context, role: str, name: str, benchmark: Benchmark) -> Sl
     return context.make(
         "evaluate", "evaluations", key, context.recipe.name, compute, total=len(chosen), unit="prompts", model=model
     )
+
+
+def _stop(context: Context, role: str) -> list[str]:
+    """Further texts that end an answer: those that end the pool's samples. A teacher ends where its model says."""
+    return [] if role == "teacher" else list(context.recipe.sampling.stop)
 
 
 def _first(context: Context, parent: Slice, id_: str, benchmark: Benchmark) -> set[int]:
@@ -113,7 +120,9 @@ def _answered(
     ids = prompt_ids(context, role, asked, longest)
     engine, tokens = context.engine(role, "generate"), context.tokens(role)
     work.tally.device = engine.device
-    sampling = TokenSampling(temperature=0.0, max_tokens=longest, stop_ids=tuple(tokens.end))
+    sampling = TokenSampling(
+        temperature=0.0, max_tokens=longest, stop_ids=tuple(context.stop_ids(role, _stop(context, role)))
+    )
     requests = [GroupRequest(r["prompt_id"], i, [0], sampling) for r, i in zip(rows, ids, strict=True)]
     texts: dict[int, dict[str, Any]] = {}
     for group in engine.generate(requests):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
+from data.config import sampling_settings
 from data.contract import REWARDS, SAMPLES
 from data.keys import digest, id64
 from data.lake import Key, Shard
@@ -78,7 +78,7 @@ def _refuse_rewards(shards: Shards) -> None:
 
 def _groups(context: Context, prompts: Slice, shards: Shards, rescored: bool, source: ImportSource) -> Slice:
     recipe, policy = context.recipe, context.row("policy")
-    sampling = {k: v for k, v in asdict(recipe.sampling).items() if k != "n"}
+    sampling = {k: v for k, v in sampling_settings(recipe).items() if k != "n"}
     contents = tuple(digest([[p, [_content(row) for row in rows]] for p, rows in shard.items()]) for shard in shards)
     settings = {
         "import": {"kind": "samples", "temperature": recipe.sampling.temperature},

@@ -1,12 +1,13 @@
 """The pool: groups of samples of the policy, with the log-probabilities they were drawn under.
 
 Reads train `prompts`. Writes `groups` and `samples`. A pool of fewer samples is topped up: its rows are copied, only new ones
-drawn. Refuses prompts longer than the model's context."""
+drawn. With `sampling.alpha` the teacher, which reads its own messages in its own template, is mixed in token by token, and the
+mixture is the behaviour that is recorded. Refuses prompts longer than the model's context, and a teacher of other ids."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data.config import sampling_settings
 from data.contract import GROUPS, SAMPLES
 from data.keys import hex_id, id64, sample_seed
 from data.lake import Key, Shard
@@ -22,7 +24,8 @@ from data.pool import groups_key, samples_key
 from data.refusal import Refusal
 from data.storage import read_shard
 from factory.context import Context, Work
-from factory.engines import Draw, GroupRequest, TokenSampling
+from factory.engines import Draw, GroupRequest, Mixing, TokenSampling
+from factory.stages.scores import refuse_other_tokens
 
 MOST = 256  # sample_index is uint8
 LIBRARIES = {"hf": "transformers"}  # engine → the library whose version stands in `groups`
@@ -38,6 +41,8 @@ def run(context: Context) -> list[Slice]:
         raise Refusal(f"sampling.n is {recipe.sampling.n}; a group holds 1 to {MOST} samples", "sampling.n=8")
     if recipe.sampling.temperature <= 0:
         raise Refusal("sampling.temperature is 0: a greedy pool has no spread to learn from", "sampling.temperature=1")
+    if recipe.sampling.alpha:
+        refuse_other_tokens(context, "sampling.alpha=0")
     groups = make_groups(context)
     return [groups, _make_samples(context, groups)]
 
@@ -45,8 +50,10 @@ def run(context: Context) -> list[Slice]:
 def make_groups(context: Context) -> Slice:
     """One row a train prompt: the prompt's ids and how it is sampled."""
     recipe, prompts, policy = context.recipe, context.prompts(), context.row("policy")
-    key = groups_key(recipe, prompts, policy, context.stop_ids("policy", recipe.sampling.stop))
+    teacher = context.row("teacher")["model_id"] if recipe.sampling.alpha else None
+    key = groups_key(recipe, prompts, policy, context.stop_ids("policy", recipe.sampling.stop), teacher)
     settings = dict(key.settings)
+    mixed = [teacher] if teacher else []
 
     def compute(shard: Shard, work: Work) -> pa.Table:
         table = train_rows(shard.parent_rows(["prompt_id", "messages", "split"]))
@@ -55,7 +62,7 @@ def make_groups(context: Context) -> Slice:
         rows = [
             {
                 "group_id": id64(
-                    "group", prompt, seeds["policy"], settings["sampling"], settings["stop_ids"], recipe.seed
+                    "group", prompt, seeds["policy"], settings["sampling"], settings["stop_ids"], recipe.seed, *mixed
                 ),
                 "prompt_id": prompt,
                 "prompt_token_ids": tokens,
@@ -123,7 +130,7 @@ def group_table(
     shared = {name: sampling.get(name) for name in names} | {
         "policy": policy,
         "stop_ids": stop_ids,
-        "alpha": 0.0,
+        "alpha": sampling.get("alpha", 0.0),
         "logprobs_mode": mode,
         "support": "truncated" if truncated else "full",
         "engine": engine,
@@ -143,7 +150,8 @@ def _make_samples(context: Context, groups: Slice) -> Slice:
         wanted = shard.parent_rows(["group_id", "prompt_token_ids"])
         there = older.get(groups.shards[shard.index].key)
         kept = _first(read_shard(*there), recipe.sampling.n) if there is not None else SAMPLES.schema.empty_table()
-        return _sampled(context, wanted, kept.to_pylist(), round_, work)
+        told = _told(context, shard.index, groups) if recipe.sampling.alpha else {}
+        return _sampled(context, wanted, kept.to_pylist(), round_, told, work)
 
     return context.make(
         "samples",
@@ -157,8 +165,31 @@ def _make_samples(context: Context, groups: Slice) -> Slice:
     )
 
 
-def _sampled(context: Context, wanted: pa.Table, kept: list[dict[str, Any]], round_: int, work: Work) -> pa.Table:
-    """The shard's samples in order of its groups: rows that are there, and the missing ones drawn."""
+def _told(context: Context, index: int, groups: Slice) -> dict[int, list[int]]:
+    """group_id → the prompt as the teacher reads it. Refuses one that leaves no room for a sample."""
+    prompts = context.prompts()
+    asked = context.lake.read_shard(prompts, index, ["prompt_id", "messages", "teacher_messages"]).to_pylist()
+    shown = [row["teacher_messages"] or row["messages"] for row in asked]
+    table = pa.table({"prompt_id": pa.array([row["prompt_id"] for row in asked], pa.uint64()), "messages": shown})
+    wanted = context.lake.read_shard(groups, index, ["group_id", "prompt_id"]).to_pylist()
+    drawn = {row["prompt_id"] for row in wanted}
+    table = table.filter(pc.is_in(table.column("prompt_id"), pa.array(drawn, pa.uint64())))
+    ids = prompt_ids(context, "teacher", table, context.recipe.sampling.max_tokens)
+    by_prompt = dict(zip(table.column("prompt_id").to_pylist(), ids, strict=True))
+    return {row["group_id"]: by_prompt[row["prompt_id"]] for row in wanted}
+
+
+def _sampled(
+    context: Context,
+    wanted: pa.Table,
+    kept: list[dict[str, Any]],
+    round_: int,
+    told: dict[int, list[int]],
+    work: Work,
+) -> pa.Table:
+    """The shard's samples in order of its groups: rows that are there, and the missing ones drawn.
+
+    told: what the teacher reads, where it is mixed in."""
     recipe = context.recipe
     by_group: dict[int, list[dict[str, Any]]] = {}
     for row in kept:
@@ -174,18 +205,20 @@ def _sampled(context: Context, wanted: pa.Table, kept: list[dict[str, Any]], rou
     if requests:
         engine = context.engine("policy", "generate")
         work.tally.device = engine.device
-        for group in engine.generate(requests):
+        mixing = Mixing(context.engine("teacher", "mix"), told, recipe.sampling.alpha) if told else None
+        for group in engine.generate(requests, mixing):
             rows = [
                 _row(context, group.group_id, group.first_index + i, d, round_) for i, d in enumerate(group.samples)
             ]
             by_group.setdefault(group.group_id, []).extend(rows)
-            work.done(len(rows), len(ids[group.group_id]), sum(row["n_tokens"] for row in rows))
+            read = len(ids[group.group_id]) + len(told.get(group.group_id, []))
+            work.done(len(rows), read, sum(row["n_tokens"] for row in rows))
     return pa.Table.from_pylist([row for group_id in ids for row in by_group[group_id]], schema=SAMPLES.schema)
 
 
 def token_sampling(context: Context) -> TokenSampling:
     """The recipe's sampling for the policy's ids."""
-    sampling = {k: v for k, v in asdict(context.recipe.sampling).items() if k not in ("n", "stop")}
+    sampling = {k: v for k, v in sampling_settings(context.recipe).items() if k not in ("n", "stop", "alpha")}
     return TokenSampling(**sampling, stop_ids=tuple(context.stop_ids("policy", context.recipe.sampling.stop)))
 
 
@@ -199,7 +232,7 @@ def _row(context: Context, group_id: int, index: int, draw: Draw, round_: int) -
         "behaviour_logprobs": draw.logprobs,
         "finish_reason": draw.finish_reason,
         "stop_token": draw.stop_token,
-        "origin": "student",
+        "origin": "mixed" if context.recipe.sampling.alpha else "student",
         "round": round_,
         "seed": sample_seed(context.recipe.seed, group_id, index),
     }

@@ -44,17 +44,22 @@ def _two_teachers(context: Context, pool: Pool) -> None:
     context.say(f"warning: {told}")
 
 
-def refuse_other_tokens(context: Context) -> None:
-    """Scores token by token need one tokenizer: the files' fingerprints, or at least the vocabularies, must be equal."""
+ON_TEXT = "leave `scores` and teacher_loglik out; answers and components on text work: stages=[prompts,answers,samples,rewards]"
+
+
+def refuse_other_tokens(context: Context, instead: str = ON_TEXT) -> None:
+    """What is told token by token needs one tokenizer: the files' fingerprints, or at least the vocabularies, must be equal.
+
+    `instead` is what works without it."""
     student, teacher = context.row("policy"), context.row("teacher")
     if student["tokenizer"] == teacher["tokenizer"]:
         return
-    ours, theirs = (context.tokens(role).tokenizer.get_vocab() for role in ("policy", "teacher"))
+    ours, theirs = (context.tokens(role).vocabulary for role in ("policy", "teacher"))
     if ours != theirs:
         raise Refusal(
             f"teacher {teacher['name']} and student {student['name']} have different tokenizers"
-            f" ({len(theirs)} and {len(ours)} tokens); scores need the same one",
-            "leave `scores` and teacher_loglik out; answers and components on text work: stages=[prompts,answers,samples,rewards]",
+            f" ({len(theirs)} and {len(ours)} tokens); what is told token by token needs the same one",
+            instead,
         )
 
 
@@ -79,7 +84,7 @@ def _scored(
     completions: dict[int, list[list[int]]] = {}
     for row in samples:
         completions.setdefault(row["group_id"], []).append(row["token_ids"])
-    _refuse_too_long(context, role, prompts, completions)
+    refuse_too_long(context, role, prompts, completions)
     logprobs = score_groups(context, role, prompts, completions, temperature, work)
     scorer = context.row(role)["model_id"]
     rows = [
@@ -130,14 +135,15 @@ def prompts_for(context: Context, pool: Pool, index: int, role: str, shown: str)
     return {row["group_id"]: tokens.prompt_ids(asked[row["prompt_id"]]) for row in groups}
 
 
-def _refuse_too_long(
+def refuse_too_long(
     context: Context, role: str, prompts: Mapping[int, list[int]], completions: Mapping[int, list[list[int]]]
 ) -> None:
+    """Refuse a text that a role could read only in part."""
     limit = context.tokens(role).context
     if limit is None:
         return
     for group, samples in completions.items():
-        longest = max(len(sample) for sample in samples)
+        longest = max((len(sample) for sample in samples), default=0)
         if len(prompts[group]) + longest > limit:
             raise Refusal(
                 f"group {hex_id(group)}: {role} {context.model(role).path} would see a prompt of {len(prompts[group])} tokens and a"

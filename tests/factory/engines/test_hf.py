@@ -86,11 +86,11 @@ def test_the_forward_paths_sentence_leaves_as_a_refusal(engine):
 
 def test_an_engine_is_asked_what_it_can_before_it_is_opened():
     require("hf", "score")
-    with pytest.raises(Refusal, match="engine hf cannot mix"):
-        ENGINES_WITH_MIX = {**ENGINES, "other": frozenset({"mix"})}
+    with pytest.raises(Refusal, match="engine hf cannot sing"):
+        CHOIR = {**ENGINES, "other": frozenset({"sing"})}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("factory.engines.ENGINES", ENGINES_WITH_MIX)
-            require("hf", "mix")
+            patch.setattr("factory.engines.ENGINES", CHOIR)
+            require("hf", "sing")
 
 
 def test_a_tokenizer_without_a_template_reads_the_contents_line_by_line(tiny_model, tmp_path):
