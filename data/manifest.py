@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,9 @@ class Slice:
         """`table/name`, as messages and `runs` show it."""
         return f"{self.table}/{self.name}"
 
-    @property
+    @cached_property
     def files(self) -> list[Path]:
-        """Absolute paths of its shards, in order."""
+        """Absolute paths of its shards, in order. Kept: a loop over thousands of shards asks for it at each of them."""
         return [self.root / shard.file for shard in self.shards]
 
     @property
