@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from trainer.losses import StepCounts, Term, aggregations, kernel_loss, kl_coefficient, mix, objective_terms
+from trainer.objective_config import Gspo, Mis
 from trainer.objectives import OBJECTIVES, ObjectiveSettings, parse_objective
 from trainer.view import StepView
 
@@ -46,6 +47,35 @@ def test_dr_grpo_is_grpo_under_the_constant_aggregation(case):
     (default,), _ = objective_terms({"grpo": 1.0}, view, aggregations(view, COUNTS), settings)
     assert torch.equal(mix([dr]), mix([constant]))
     assert not torch.allclose(mix([dr]), mix([default]))
+
+
+def test_dapo_with_equal_bounds_under_the_sample_aggregation_is_grpo(case):
+    view, equal, apart = case.view(), ObjectiveSettings(clip_low=0.2, clip_high=0.2), ObjectiveSettings(clip_high=0.4)
+    found = {
+        name: mix(objective_terms({name: 1.0}, view, aggregations(view, COUNTS), equal, aggregate)[0])
+        for name, aggregate in (("dapo", "sample"), ("grpo", None))
+    }
+    assert torch.equal(found["dapo"], found["grpo"])
+    assert not torch.allclose(
+        mix(objective_terms({"dapo": 1.0}, view, aggregations(view, COUNTS), equal)[0]), found["grpo"]
+    )
+    assert not torch.equal(coefficient("dapo", case, apart), coefficient("grpo", case, equal))
+
+
+def test_decoupled_from_the_behaviour_itself_is_grpo(plain_case):
+    at_behaviour = plain_case.with_(prox=plain_case.behaviour)
+    settings = ObjectiveSettings(mismatch_cap=1.0)
+    assert torch.equal(coefficient("decoupled", at_behaviour, settings), coefficient("grpo", plain_case, settings))
+    assert not torch.allclose(coefficient("decoupled", plain_case, settings), coefficient("grpo", plain_case, settings))
+
+
+def test_gspo_and_mis_of_one_token_samples_are_grpo_and_its_unclipped_ratio(plain_case):
+    single = plain_case.with_(mask=plain_case.mask & (np.arange(plain_case.mask.shape[1]) == 0))
+    clipped = ObjectiveSettings(gspo=Gspo(0.2, 0.2))
+    torch.testing.assert_close(coefficient("gspo", single, clipped), coefficient("grpo", single, clipped))
+    for unit in ("token", "sample"):
+        wide = ObjectiveSettings(mis=Mis(0.0, 1e9, unit), cap=None)
+        torch.testing.assert_close(coefficient("mis", single, wide), coefficient("tis", single, wide))
 
 
 def test_a_pool_rescored_to_its_own_behaviour_changes_no_objective(plain_case):

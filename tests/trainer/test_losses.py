@@ -18,6 +18,7 @@ from trainer.losses import (
     kernel_loss,
     kl_coefficient,
     mix,
+    next_beta,
     objective_terms,
 )
 from trainer.objectives import OBJECTIVES, ObjectiveSettings
@@ -179,6 +180,41 @@ def test_imitation_scales_with_its_weight_and_refuses_an_empty_count():
     torch.testing.assert_close(mix([term]), torch.tensor([[0.05, 0.05], [0.05, 0.0]]))
     with pytest.raises(ValueError, match="3 tokens was planned with a count of 0"):
         imitation_term(0.3, ragged_mask([2, 1]), tokens=0)
+
+
+def test_chord_phi_weighs_a_token_by_what_is_open_about_it():
+    logprobs_bt = torch.tensor([[0.5, 0.9], [0.1, float("nan")]]).log()
+    term = imitation_term(2.0, ragged_mask([2, 1]), tokens=4, weighting="chord_phi", logprobs_bt=logprobs_bt)
+    want = torch.tensor([[0.5 * 0.25, 0.5 * 0.09], [0.5 * 0.09, 0.0]])  # λ/tokens · π(1 − π)
+    torch.testing.assert_close(mix([term]), want)
+    carried = logprobs_bt.clone().requires_grad_()
+    assert not imitation_term(2.0, ragged_mask([2, 1]), 4, "chord_phi", carried).c_bt.requires_grad
+
+
+def test_an_unknown_weighting_and_one_without_log_probabilities_are_refused():
+    for weighting, logprobs_bt in (("chord", torch.zeros(1, 1)), ("chord_phi", None)):
+        with pytest.raises(ValueError, match="weighting is 'chord"):
+            imitation_term(1.0, ragged_mask([1]), 1, weighting, logprobs_bt)
+
+
+@pytest.mark.parametrize("compat", ["trl_k1", "trl_k2", "trl_k3"])
+def test_a_compat_form_is_the_gradient_of_its_estimator_taken_as_a_loss(compat):
+    view = random_view([3, 2], [0, 0], seed=0)
+    logprobs_bt = view.logprobs_bt.clone().requires_grad_()
+    assert view.reference_bt is not None
+    gap_bt = logprobs_bt - view.reference_bt
+    losses = {"trl_k1": gap_bt, "trl_k2": gap_bt**2 / 2, "trl_k3": (-gap_bt).exp() - 1 + gap_bt}
+    (want_bt,) = torch.autograd.grad(losses[compat][view.mask_bt].sum(), logprobs_bt)
+    found = kl_coefficient(view, view.reference_bt, 2.0, compat)
+    torch.testing.assert_close(found.c_bt, want_bt)
+    assert found.metrics.keys() == kl_coefficient(view, view.reference_bt, 2.0).metrics.keys()
+
+
+def test_beta_follows_the_kl_by_at_most_a_fifth_of_the_rate():
+    found = [next_beta(0.1, kl, 1.0, 0.5) for kl in (0.0, 0.79, 0.9, 1.0, 1.1, 1.3, 9.0)]
+    assert found == pytest.approx([0.09, 0.09, 0.095, 0.1, 0.105, 0.11, 0.11])
+    assert next_beta(0.1, 0.5, 0.5, 0.5) == 0.1  # it is the target's share that counts
+    assert next_beta(0.1, 0.55, 0.5, 0.5) == pytest.approx(0.105)
 
 
 def test_the_kl_refuses_a_reference_of_other_samples_or_with_holes():
