@@ -47,8 +47,10 @@ MUTATIONS = [
     Mutation(HEAD, "linear(hidden_nd, head.weight_vd, head.bias_v)", "linear(hidden_nd, head.weight_vd)", "head: bias", HEADS),
     Mutation(HEAD, "raw_nv.to(torch.promote_types(raw_nv.dtype, torch.float32))", "raw_nv", "head: half precision", HEADS),
     # and backward
-    Mutation(HEAD, "probs_nv.mul_(-factor_nk.sum(", "probs_nv.mul_(factor_nk.sum(", "head: sign of the softmax in its gradient", HEADS),
-    Mutation(HEAD, "scatter_add_(1, ids_nk, factor_nk)", "scatter_add_(1, ids_nk, -factor_nk)", "head: sign of the target's gradient", HEADS),
+    Mutation(HEAD, "probs_nv.mul_(-factor_nk.sum(", "probs_nv.mul_(factor_nk.sum(",
+             "head: sign of the softmax in its gradient", HEADS),
+    Mutation(HEAD, "scatter_add_(1, ids_nk, factor_nk)", "scatter_add_(1, ids_nk, -factor_nk)",
+             "head: sign of the target's gradient", HEADS),
     Mutation(HEAD, "* (head.scale / ctx.temperature)", "* head.scale", "head: no 1/T in the gradient", HEADS),
     Mutation(HEAD, "* (head.scale / ctx.temperature)", "/ ctx.temperature", "head: no scale in the gradient", HEADS),
     Mutation(HEAD, ".square_().neg_().add_(1.0)", ".square_()", "head: derivative of tanh", HEADS),

@@ -147,7 +147,7 @@ def end_token_ids(policy: Policy) -> list[int]:
     sources = (generation, policy.model.config.get_text_config(), policy.model.config, policy.tokenizer)
     for ids in (getattr(source, "eos_token_id", None) for source in sources):
         found += ids if isinstance(ids, list) else [] if ids is None else [ids]
-    rows = head_of(policy.model).weight_vd.shape[0]
+    rows = policy.model.get_output_embeddings().weight.shape[0]  # a sharded head need not be gathered for its size
     return [token for token in dict.fromkeys(found) if 0 <= token < rows]
 
 
