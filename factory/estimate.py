@@ -23,6 +23,14 @@ STREAM_BYTES = (
     2.4  # bytes a token of one log-probability stream on disk (measured: float32 at 15 bits, byte-stream split, zstd)
 )
 TOKEN_BYTES = 4.0  # bytes a token of ids and text on disk
+SOFT_BYTES = 7.0  # bytes an id of a soft target on disk: the id, its count, its log-probability
+DISTINCT = 25  # distinct ids among the draws of a token, about (12 to 25 were seen)
+REPLAY = {
+    "prompts": 16,
+    "answers": 32,
+    "corpus_tokens": 512,
+}  # what the trainer replays in a step where the recipe is silent
+PROBE = 256  # prompts of a probe, likewise
 METADATA = ("*.json", "*.model", "*.txt", "*.jinja")
 
 
@@ -86,23 +94,59 @@ def _factory(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Lin
         )
     if "samples" in stages and "samples" not in imported:
         yield _line("samples", policy, recipe, prompts * length, drawn, disk=drawn * (STREAM_BYTES + TOKEN_BYTES))
+        if recipe.teacher and recipe.sampling.alpha:
+            yield _line("samples (teacher)", recipe.teacher, recipe, prompts * length, drawn)
     if "scores" in stages:
         scorers = {"scores (teacher)": recipe.teacher, "scores (policy)": policy}
         for name, model in scorers.items():
             if model is not None:
                 yield _line(name, model, recipe, prompts * length, drawn, disk=drawn * STREAM_BYTES)
+    if recipe.teacher and "soft_targets" in stages:
+        soft = recipe.factory.soft_targets
+        tokens = drawn if soft.of == "samples" else prompts * recipe.answers.n * recipe.answers.max_tokens
+        kept = min(soft.draws, DISTINCT) if soft.kind == "sampled" else soft.k
+        disk = tokens * kept * SOFT_BYTES
+        yield _line("soft targets", recipe.teacher, recipe, prompts * length, tokens, disk=disk)
+        if soft.kind == "student_m":
+            yield _line("soft targets (policy)", policy, recipe, prompts * length, tokens)
 
 
 def _trainer(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Line]:
-    """One training run of the recipe's `trainer` section, or one pass over the pool where it says nothing."""
+    """One training run of the recipe's `trainer` section, or one pass over the pool where it says nothing; then its probes."""
     section: Mapping[str, Any] = recipe.trainer if isinstance(recipe.trainer, Mapping) else {}
-    replay = section.get("replay") or {}
-    groups = replay.get("prompts", 16)
+    groups = _replay(recipe, section)["prompts"]
     steps = section.get("steps", max(prompts // groups, 1))
-    completion = recipe.sampling.n * recipe.sampling.max_tokens
-    answers = replay.get("answers", 0) * (length + recipe.answers.max_tokens)
-    per_step = groups * (length + completion) + answers + replay.get("corpus_tokens", 0)
+    per_step = _step_tokens(recipe, section, length)
     yield _line(f"training, {steps} steps", policy_model(recipe), recipe, steps * per_step, 0, passes=3)
+    probe = dict(section.get("probe") or {})
+    if every := probe.get("every"):
+        asked = (steps // every) * probe.get("prompts", PROBE)
+        longest = probe.get("max_tokens") or recipe.sampling.max_tokens
+        # greedy answers; sampled ones where they or the KL are asked for; the KL has those scored by the initial weights
+        kl = bool(probe.get("kl"))
+        passes = 1 + int(kl or bool(probe.get("sampled"))) + int(kl)
+        yield _line("probes", policy_model(recipe), recipe, asked * length, asked * longest, passes=passes)
+
+
+def _replay(recipe: FactoryRecipe, section: Mapping[str, Any]) -> dict[str, int]:
+    """What a step replays: the section's numbers, else the trainer's own where the recipe makes such texts."""
+    answered = recipe.teacher is not None or any(i.kind == "answers" for i in recipe.factory.imports.values())
+    has = {"prompts": True, "answers": answered, "corpus_tokens": bool(recipe.factory.corpus)}
+    return {name: REPLAY[name] if has[name] else 0 for name in REPLAY} | dict(section.get("replay") or {})
+
+
+def _step_tokens(recipe: FactoryRecipe, section: Mapping[str, Any], length: float) -> float:
+    """Tokens read in one step, by the terms of the loss that ever have a weight."""
+    replay, losses = _replay(recipe, section), dict(section.get("losses") or {})
+    weights = [{"rl": 1, "bc": 1, "pt": 1, "soft": 0} | losses, *(losses.get("phases") or [])]
+    answers = replay["answers"] * (length + recipe.answers.max_tokens)
+    read = {
+        "rl": replay["prompts"] * (length + recipe.sampling.n * recipe.sampling.max_tokens),
+        "bc": answers,
+        "pt": replay["corpus_tokens"],
+        "soft": answers,
+    }
+    return sum(tokens for term, tokens in read.items() if any(w.get(term) for w in weights))
 
 
 def _line(

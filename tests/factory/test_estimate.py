@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from data.config import SoftTargets
+from factory.config import CorpusSource
 from factory.estimate import _factory, _trainer, parameters, text
 
 
@@ -35,3 +38,58 @@ def test_work_is_what_the_recipe_says(recipe, change):
 
 def test_stages_that_are_not_asked_for_cost_nothing(recipe, change):
     assert "scores" not in text(change(recipe, stages=["prompts", "samples"]))
+
+
+def lines_of(recipe):
+    return {line.name: line for line in (*_factory(recipe, 5, 10.0), *_trainer(recipe, 5, 10.0))}
+
+
+def test_soft_targets_are_read_once_by_the_teacher_and_kept_by_their_ids(recipe, change):
+    stages = ["soft_targets"]
+    sampled = lines_of(change(recipe, stages=stages))["soft targets"]
+    assert (sampled.tokens_in, sampled.tokens_out, sampled.disk) == (50, 5 * 6, 30 * 25 * 7.0)
+    soft = SoftTargets(of="samples", kind="student_m", k=3)
+    lines = lines_of(change(recipe, stages=stages, soft_targets=soft))
+    assert (lines["soft targets"].tokens_out, lines["soft targets"].disk) == (5 * 3 * 6, 90 * 3 * 7.0)
+    assert lines["soft targets (policy)"].operations == 2 * parameters(recipe.student, recipe.runs) * (50 + 90)
+
+
+def test_a_mixture_is_drawn_by_two_models(recipe, change):
+    lines = lines_of(change(recipe, sampling=replace(recipe.sampling, alpha=0.2)))
+    assert lines["samples (teacher)"].operations == 2 * parameters(recipe.teacher, recipe.runs) * (50 + 90)
+    assert "samples (teacher)" not in lines_of(recipe)
+
+
+def test_what_the_recipe_leaves_open_is_what_the_trainer_takes():
+    from factory.estimate import PROBE, REPLAY
+    from trainer.config import Probe, Replay
+
+    assert {name: getattr(Replay(), name) for name in REPLAY} == REPLAY and Probe().prompts == PROBE
+
+
+def test_a_term_without_a_weight_reads_nothing_unless_a_phase_gives_it_one(recipe, change):
+    def per_step(**trainer):
+        replay = {"prompts": 4, "answers": 2, "corpus_tokens": 50}
+        return lines_of(change(recipe, trainer={"steps": 1, "replay": replay} | trainer))["training, 1 steps"].tokens_in
+
+    rl, answers = 4 * (10 + 18), 2 * (10 + 6)
+    assert per_step() == rl + answers + 50
+    assert per_step(losses={"bc": 0, "pt": 0.1}) == rl + 50
+    assert per_step(losses={"rl": 0, "pt": 0, "soft": {"from": 0, "to": 1, "steps": 5}}) == 2 * answers
+    assert per_step(losses={"bc": 0, "pt": 0, "phases": [{"steps": 3, "bc": 1}]}) == rl + answers
+
+
+def test_texts_that_the_recipe_does_not_make_are_not_trained_on(recipe, change):
+    silent = change(recipe, teacher=None, trainer={"steps": 1})
+    assert lines_of(silent)["training, 1 steps"].tokens_in == 16 * (10 + 18)
+    corpus = change(silent, corpus={"c": CorpusSource(path="c.jsonl")})
+    assert lines_of(corpus)["training, 1 steps"].tokens_in == 16 * (10 + 18) + 512
+
+
+def test_probes_answer_and_their_kl_reads_those_answers_again(recipe, change):
+    def probes(**probe):
+        return lines_of(change(recipe, trainer={"steps": 100, "probe": probe})).get("probes")
+
+    assert probes() is None
+    assert (probes(every=30, prompts=8).tokens_in, probes(every=30, prompts=8).tokens_out) == (3 * 8 * 10, 3 * 8 * 6)
+    assert [probes(every=30, **more).passes for more in ({}, {"sampled": True}, {"kl": True})] == [1, 2, 3]

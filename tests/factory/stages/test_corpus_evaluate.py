@@ -152,3 +152,20 @@ def test_a_limit_counts_over_all_shards_when_an_earlier_one_changes(recipe, make
         one = change(recipe, benchmarks={"held": Benchmark(metrics=exact, limit=3)})
         one = change(one, prompts=PromptSource(path=write_rows(rows, "p.jsonl")))
         assert newest(make(one, "prompts,evaluate"), "evaluations").rows == 3
+
+
+def test_an_answer_ends_where_the_pools_samples_end_and_is_found_under_its_own_stops(recipe, change, make, write_rows):
+    from dataclasses import replace
+
+    recipe = change(recipe, sampling=replace(recipe.sampling, max_tokens=40))
+    lake = make(evaluated(recipe, change, write_rows), "prompts,corpus,evaluate")
+    (whole,) = lake.read(lake.slices("evaluations", benchmark="task")[-1]).to_pylist()
+    letters = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+    stopped = change(recipe, sampling=replace(recipe.sampling, stop=letters))
+    make(evaluated(stopped, change, write_rows), "evaluate")
+    task = lake.slices("evaluations", benchmark="task")
+    (cut,) = lake.read(task[-1]).to_pylist()
+    assert len(task) == 2 and "stop" not in task[0].settings["spec"] and task[1].settings["spec"]["stop"] == letters
+    assert len(cut["prediction"]) < len(whole["prediction"]) and whole["prediction"].startswith(cut["prediction"])
+    make(evaluated(stopped, change, write_rows, policies=["teacher"]), "evaluate")  # ends where its own model says
+    assert "stop" not in lake.slices("evaluations", benchmark="task")[-1].settings["spec"]
