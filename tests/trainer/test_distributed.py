@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +52,81 @@ def test_gradients_of_processes_are_summed_and_none_is_zero(monkeypatch: pytest.
 
 def final(made: Any, run: str) -> dict[str, torch.Tensor]:
     return load_file(Path(made.recipe.runs) / run / "final" / "model.safetensors")
+
+
+FSDP = "optimiser.compute.parallel=fsdp"
+
+
+def difference(made: Any, one: str, two: str) -> float:
+    first, second = final(made, one), final(made, two)
+    assert first.keys() == second.keys()
+    return max((first[name] - second[name]).abs().max().item() for name in first)
+
+
+def losses(made: Any, run: str) -> list[float]:
+    text = (Path(made.recipe.runs) / run / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line)["loss/bc"] for line in text.splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tied", [False, True])
+def test_spread_weights_take_the_same_step_as_one_process(
+    made: Any, tiny_model: Callable[..., str], tmp_path: Path, tied: bool, write_lake: Callable[..., Any]
+) -> None:
+    if tied:
+        student = dataclasses.replace(made.recipe.student, path=tiny_model("llama", tie_word_embeddings=True))
+        recipe = dataclasses.replace(made.recipe, lake=str(tmp_path / "tied"), student=student)
+        write_lake(recipe)
+        made = dataclasses.replace(made, recipe=recipe, model=student.path)
+    step = [*HYBRID, "steps=1"]
+    one, two = made.cli("run=one", *step), made.cli("run=two", *step, FSDP, processes=2)
+    assert one.returncode == 0 and two.returncode == 0, one.stderr + two.stderr
+    assert difference(made, "one", "two") <= 1e-6
+    start = load_file(Path(made.model) / "model.safetensors")
+    assert max((final(made, "one")[name] - start[name]).abs().max().item() for name in start) > 1e-3
+    assert two.stdout.count("run two: finished") == 1
+
+
+@pytest.mark.slow
+def test_twenty_steps_of_adamw_agree_and_a_spread_run_resumes_on_one_process(made: Any) -> None:
+    settings = [*HYBRID, "steps=20", "optimiser.name=adamw", "optimiser.lr=1e-3", "optimiser.clip=0.5"]
+    settings += ["optimiser.ema=0.9", "checkpoint.every=10", "checkpoint.keep=2", FSDP]
+    for run, processes in (("one", 1), ("two", 2)):
+        done = made.cli(f"run={run}", *settings, processes=processes)
+        assert done.returncode == 0, done.stderr
+    assert max(abs(a - b) for a, b in zip(losses(made, "one"), losses(made, "two"), strict=True)) <= 1e-3
+    assert losses(made, "one")[-1] < losses(made, "one")[0] - 0.1
+    folder = Path(made.recipe.runs) / "two"
+    shutil.rmtree(folder / "final")
+    shutil.rmtree(folder / "checkpoint-20")
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    (folder / "run.json").write_text(json.dumps({**record, "status": "running"}), encoding="utf-8")
+    again = made.cli("resume=two", *settings)
+    assert again.returncode == 0, again.stderr
+    assert "resumed at step 10:" in again.stdout and difference(made, "one", "two") <= 1e-3
+    assert max(abs(a - b) for a, b in zip(losses(made, "one"), losses(made, "two"), strict=True)) <= 1e-3
+
+
+@pytest.mark.slow
+def test_spread_adapters_probe_and_merge_as_one_process_does(made: Any) -> None:
+    settings = [*HYBRID, "optimiser.lora.enabled=true", "optimiser.lora.rank=4", "optimiser.lr=0.5", "probe.every=2"]
+    settings += ["checkpoint.every=2", "optimiser.compute.activation_checkpointing=true", FSDP]
+    one, two = made.cli("run=one", *settings), made.cli("run=two", *settings, processes=2)
+    assert one.returncode == 0 and two.returncode == 0, one.stderr + two.stderr
+    assert difference(made, "one", "two") <= 1e-5
+    start = load_file(Path(made.model) / "model.safetensors")
+    moved = {name for name, value in final(made, "two").items() if not torch.equal(value, start[name])}
+    assert moved and all("proj" in name for name in moved)
+    saved = load_file(Path(made.recipe.runs) / "two" / "checkpoint-2" / "adapter_model.safetensors")
+    assert len(saved) == 2 * 7 * 2
+
+
+@pytest.mark.slow
+def test_a_process_without_work_joins_the_spread_ones(made: Any) -> None:
+    few = [*HYBRID, "losses.rl=0", "losses.pt=0", "losses.kl=0", "replay.answers=1", "steps=2"]
+    one, two = made.cli("run=one", *few), made.cli("run=two", *few, FSDP, processes=2)
+    assert one.returncode == 0 and two.returncode == 0, one.stderr + two.stderr
+    assert difference(made, "one", "two") <= 1e-6
 
 
 @pytest.mark.slow
