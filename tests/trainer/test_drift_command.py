@@ -57,8 +57,10 @@ def test_figures_of_whole_samples_are_a_note_where_no_objective_weighs_whole_sam
 
 
 def test_a_figure_that_is_not_there_does_not_pass():
-    assert not verdict({}, sample_weights=False, samples=8).replay
-    assert not verdict(ALIKE | {"token_ess": math.nan}, sample_weights=False, samples=8).replay
+    for name in ("token_ess", "token_kl", "clipped", "broken", "sequence_ess"):
+        without = {key: number for key, number in ALIKE.items() if key != name}
+        for figures in (without, without | {name: math.nan}):
+            assert not verdict(figures, sample_weights=True, samples=8).replay, name
 
 
 def trained(made, run, **changes):
@@ -91,7 +93,7 @@ def test_the_table_shows_every_figure_and_the_value_or_why_there_is_none(made):
     assert "6 of 6 groups" in text and "fewer than 30" in text and "replay on" in text
 
 
-def test_figures_are_those_of_the_weights_at_the_pools_temperature(made):
+def test_figures_are_those_of_the_final_weights(made):
     from trainer.forward import GroupTokens, group_logprobs, load
 
     recipe, settings = trained(made, "figures", optimiser__lr=1e-3)
@@ -109,6 +111,25 @@ def test_figures_are_those_of_the_weights_at_the_pools_temperature(made):
         )
     assert found.figures["token_kl"] == pytest.approx(-float(log_n.mean()), rel=1e-4)
     assert found.figures["token_second_moment"] == pytest.approx(float(np.exp(2 * log_n).mean()), rel=1e-4)
+
+
+def test_log_ratios_are_policy_over_behaviour(made):
+    """μ shifted down by a tenth of a nat a token: every ratio is e^.1 higher, at any temperature."""
+    from trainer.drift.measure import chosen_groups, log_ratios
+    from trainer.forward import load
+
+    recipe, _ = trained(made, "ratios", steps=1, optimiser__lr=0.0)
+    pool = resolve(recipe).pool
+    groups = [
+        dataclasses.replace(group, behaviour=[mu - 0.1 for mu in group.behaviour]) for group in chosen_groups(pool, 6)
+    ]
+    sums, token_n, sample_n = log_ratios(load(made.model), groups, recipe, 1.0)
+    lengths = [len(completion) for group in groups for completion in group.completions]
+    np.testing.assert_allclose(token_n, 0.1, atol=1e-3)
+    np.testing.assert_allclose(sample_n, 0.1 * np.array(lengths), atol=1e-2)
+    assert sums.figures()["token_ratio"] == pytest.approx(math.exp(0.1), rel=1e-3)
+    warm = log_ratios(load(made.model), groups, recipe, 2.0)[1]
+    assert np.abs(warm - token_n).max() > 0.05
 
 
 def test_groups_that_the_run_has_seen_are_those_that_its_stream_gave(made):

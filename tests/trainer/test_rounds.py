@@ -30,26 +30,12 @@ def test_a_value_that_does_not_beat_the_best_ends_the_rounds_after_the_patience(
 
 
 def test_words_go_to_those_who_read_them():
-    words = divided(
-        [
-            "rounds=3",
-            "recipe=demo",
-            "--config-dir",
-            "mine",
-            "steps=5",
-            "trainer.replay.prompts=2",
-            "shard_groups=8",
-            "factory.strict=true",
-            "lake=there",
-            "seed=4",
-            "engine.batch_tokens=9",
-            "optimiser.lr=1",
-        ]
-    )
-    assert words.own == ["rounds=3"] and words.flags == ["--config-dir", "mine"]
-    assert words.shared == ["recipe=demo", "lake=there", "seed=4"]
-    assert words.trainer == ["steps=5", "trainer.replay.prompts=2", "optimiser.lr=1"]
-    assert words.factory == ["shard_groups=8", "factory.strict=true", "engine.batch_tokens=9"]
+    own, flags, shared = ["rounds=3"], ["--config-dir", "mine"], ["recipe=demo", "lake=there", "seed=4"]
+    trainer = ["steps=5", "trainer.replay.prompts=2", "optimiser.lr=1"]
+    factory = ["shard_groups=8", "factory.strict=true", "engine.batch_tokens=9"]
+    words = divided([*trainer[:1], *factory, *own, *flags, *shared, *trainer[1:]])
+    assert (words.own, words.flags, words.shared) == (own, flags, shared)
+    assert (words.trainer, words.factory) == (trainer, factory)
 
 
 @pytest.mark.parametrize("word", ["policy=run:x", "resume=x", "-m"])
