@@ -98,13 +98,25 @@ def test_phases_and_lines_stand_in_the_log_as_configured(made: Any) -> None:
     assert told == [(0, 1.0, 0), (0, 0.5, 0), (1, 0.4, 0.3), (0, 1.0, 0), (0, 0.5, 0)]
 
 
-def test_the_rate_follows_the_logged_ess(made: Any) -> None:
-    weights(made, "scaled", steps=4, objective="seq_tis", optimiser__lr=2.0, optimiser__lr_scale="sqrt_ess")
+@pytest.mark.parametrize(("objective", "unit"), [("seq_tis", "sequence"), ("tis", "token")])
+def test_the_rate_follows_the_logged_ess(made: Any, objective: str, unit: str) -> None:
+    weights(made, "scaled", steps=4, objective=objective, optimiser__lr=5.0, optimiser__lr_scale="sqrt_ess")
     rows = metrics(made, "scaled")
     assert min(row["lr_scale"] for row in rows) < 0.99
     for row in rows:
-        assert row["lr_scale"] == pytest.approx(math.sqrt(row["drift/sequence_ess"]), rel=1e-9)
-        assert row["lr"] == pytest.approx(2.0 * row["lr_scale"], rel=1e-9)
+        assert row["lr_scale"] == pytest.approx(math.sqrt(row[f"drift/{unit}_ess"]), rel=1e-9)
+        assert row["lr"] == pytest.approx(5.0 * row["lr_scale"], rel=1e-9)
+
+
+def test_the_scaled_rate_is_the_one_that_moves_the_weights(made: Any) -> None:
+    settings = {"objective": "seq_tis", "optimiser__lr": 20.0}
+    first = weights(made, "first", steps=1, **settings)
+    plain = weights(made, "plain", steps=2, **settings)
+    scaled = weights(made, "scaled", steps=2, optimiser__lr_scale="sqrt_ess", **settings)
+    scale = metrics(made, "scaled")[1]["lr_scale"]
+    assert scale < 0.95
+    for name, value in first.items():
+        torch.testing.assert_close(scaled[name] - value, scale * (plain[name] - value), atol=1e-5, rtol=1e-4)
 
 
 def test_beta_is_steered_to_its_target_from_the_logged_kl(made: Any) -> None:

@@ -103,6 +103,27 @@ def test_m2po_drops_no_more_than_it_must():
     assert not kept(0.009).any()
 
 
+def test_m2po_drops_equal_tokens_together_and_counts_each_of_them():
+    gaps = torch.tensor([[0.125, -0.25], [0.25, 0.25]])  # squares 1/64 and three times 4/64: the mean of all is 13/256
+    case = view(
+        logprobs_bt=torch.full((2, 2), -1.0),
+        behaviour_bt=-1.0 - gaps,
+        mask_bt=torch.ones(2, 2).bool(),
+        lengths_b=torch.tensor([2, 2]),
+    )
+    for limit, kept, m2 in [(0.0507, [True, False, False, False], 1 / 64), (0.0508, [True] * 4, 13 / 256)]:
+        found = OBJECTIVES["m2po"].coefficient(case, ObjectiveSettings(m2_limit=limit))
+        assert (found.c_bt != 0).flatten().tolist() == kept
+        total, count = found.metrics["m2"]
+        assert total.item() / count.item() == pytest.approx(m2) and count.item() == sum(kept)
+
+
+def test_astar_po_at_a_tiny_temperature_compares_with_the_best_sample():
+    case = view(reward_b=torch.tensor([0.7, -0.4]), mask_bt=torch.ones(2, 2).bool(), lengths_b=torch.tensor([2, 2]))
+    found = OBJECTIVES["astar_po"].coefficient(case, ObjectiveSettings(tau=1e-4)).c_bt
+    torch.testing.assert_close(found[:, 0], torch.tensor([0.0, -1.1]), atol=1e-2, rtol=0)
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objective_reads_the_behaviour_exactly_if_it_needs_it(name):
     row, settings = OBJECTIVES[name], ObjectiveSettings()

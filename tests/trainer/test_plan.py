@@ -7,7 +7,7 @@ import pytest
 
 from trainer.losses import StepCounts
 from trainer.plan import Items, plan_step
-from trainer.replay import Group, Text
+from trainer.replay import Group, SoftText, Text
 from trainer.schedule import Weights
 
 WEIGHTS = Weights(1.0, 1.0, 1.0, 0.1)
@@ -67,6 +67,19 @@ def test_only_a_group_over_the_budget_is_split_and_each_part_fits() -> None:
     parts = [g for batch in narrow.micro[0] for g in batch.groups]
     assert len(parts) > len(GROUPS)
     assert all(tokens_forwarded([GroupTokens(g.prompt, g.completions)], "plain") <= 10 for g in parts)
+
+
+def test_soft_targets_are_counted_by_the_tokens_of_their_answers_and_lie_last() -> None:
+    soft = [SoftText([1, 2], [3, 4, 5], []), SoftText([1], [6], [])]
+    plan = plan_step(WEIGHTS, Items((), ANSWERS[:1], (), soft), max_tokens=9, budget=1000, layout="kv")
+    (batch,) = plan.micro[0]
+    assert (plan.soft_tokens, plan.answer_tokens, plan.tokens) == (4, 2, 6)
+    assert [(s.start, s.stop) for s in batch.spans] == [(0, 0), (0, 2), (2, 2), (2, 6)]
+
+
+def test_a_group_is_split_no_finer_than_its_budget_asks() -> None:
+    plan = plan_step(WEIGHTS, Items([group(1, [3, 3, 3, 3])]), max_tokens=3, budget=8, layout="plain")
+    assert [len(part.completions) for batch in plan.micro[0] for part in batch.groups] == [2, 2]
 
 
 def test_spans_are_in_the_order_of_the_items() -> None:

@@ -37,7 +37,7 @@ def test_a_periodic_reference_is_the_state_before_the_step_that_began_its_period
 
 
 def test_a_running_reference_is_the_weighted_sum_of_all_states() -> None:
-    states, seen = history(Copies(Reference(kind="ema", decay=0.9), frozenset({REFERENCE})), 6)
+    states, seen = history(Copies(Reference(kind="ema", decay=0.9, every=2), frozenset({REFERENCE})), 6)
     for step, copy in enumerate(seen):  # θ_ref before step k+1: 0.9^k θ_0 + Σ 0.1 · 0.9^(k−i) θ_i
         expected = 0.9**step * states[0] + sum(0.1 * 0.9 ** (step - i) * states[i] for i in range(1, step + 1))
         assert torch.allclose(copy[REFERENCE], expected, atol=1e-6)
