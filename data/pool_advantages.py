@@ -29,6 +29,8 @@ class PoolAdvantages:
     passed: np.ndarray
     group_starts: np.ndarray
     advantages: Advantages
+    lengths: np.ndarray
+    """Tokens of each sample, read with the rest: going through thousands of shards once more takes seconds."""
     sql: str | None
     slices: tuple[str, ...]
     joined: np.ndarray | None = None
@@ -59,7 +61,7 @@ def pool_advantages(
     names = expression.names | (condition.names if condition else frozenset())
     used = {label: slice_ for label, slice_ in rewards.items() if label in names}
     looks_at_cuts = {"finish_reason"} if on_truncated != "keep" else set()
-    columns = read_scalars(samples, used, columns=sorted((names - set(used)) | looks_at_cuts))
+    columns = read_scalars(samples, used, columns=sorted((names - set(used)) | looks_at_cuts | {"n_tokens"}))
     starts = starts_of(columns[KEYS[0]])
     values = evaluate(expression, columns, starts=starts)
     passed = evaluate(condition, columns, starts=starts) if condition else np.ones(len(values))
@@ -81,7 +83,8 @@ def pool_advantages(
         joined=joined,
     )
     slices = (samples.path, *(slice_.path for slice_ in used.values()))
-    made = PoolAdvantages(values, passed > 0, starts, found, expression.sql, slices, joined)
+    lengths = columns["n_tokens"].to_numpy()
+    made = PoolAdvantages(values, passed > 0, starts, found, lengths, expression.sql, slices, joined)
     if not raw:
         return made
     own, baseline = raw_rewards(
@@ -93,11 +96,12 @@ def pool_advantages(
 def without_reward(samples: Slice, on_truncated: str = "mask") -> PoolAdvantages:
     """A pool for objectives that read no reward: every sample is in the loss, but those that the rule for cut ones takes out."""
     refuse_rule(on_truncated)
-    columns = read_scalars(samples, {}, columns=["finish_reason"])
+    columns = read_scalars(samples, {}, columns=["finish_reason", "n_tokens"])
     starts, rows = starts_of(columns[KEYS[0]]), len(columns)
     cut = is_truncated(columns["finish_reason"])
     in_loss = ~cut if on_truncated in ("mask", "drop") else np.ones(rows, bool)
     kept = np.ones(len(starts), bool)
     counts = (len(starts), len(starts), 0, 0, rows, 0, int(cut.sum()), int(in_loss.sum()))
     found = Advantages(np.zeros(rows, np.float32), in_loss, kept, dict(zip(FIGURES, counts, strict=True)))
-    return PoolAdvantages(np.full(rows, np.nan), np.ones(rows, bool), starts, found, None, (samples.path,))
+    nothing, every, lengths = np.full(rows, np.nan), np.ones(rows, bool), columns["n_tokens"].to_numpy()
+    return PoolAdvantages(nothing, every, starts, found, lengths, None, (samples.path,))

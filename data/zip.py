@@ -55,18 +55,20 @@ def zip_groups(
     *,
     columns: Sequence[str],
     order: Iterable[int],
+    groups: Sequence[RowGroup] | None = None,
 ) -> Iterator[pa.Table]:
     """One table a row group of `base`, in `order`, with the others' columns beside as `alias.column`.
 
     Keys of every slice are compared with the base's; slices with another sharding are refused. `base` columns keep their names,
-    and the row's ordinal in the slice stands in `ordinal` (int64): it indexes the advantages vector."""
+    and the row's ordinal in the slice stands in `ordinal` (int64): it indexes the advantages vector.
+    `groups`: the base's row groups where they are known already."""
     for alias, (other, _) in others.items():
         if len(other.shards) != len(base.shards):
             raise Refusal(
                 f"{alias}: {other.path} is not partitioned like {base.path}",
                 "run the factory's stage again for this pool",
             )
-    groups = row_groups(base)
+    groups = groups or row_groups(base)
     readers = {alias: _Reader(slice_, columns) for alias, (slice_, columns) in others.items()}
     own = _Reader(base, columns)
     for position in order:

@@ -27,11 +27,12 @@ def expected_ess(tokens: float, deviation: float) -> float:
 
 def forecast(samples: Slice, rescored: Slice, tokens: float) -> tuple[float, float]:
     """(σ of log π_old − log μ over tokens in nats, expected ESS/n at so many tokens a sample)."""
-    count = len(row_groups(samples))
+    blocks = row_groups(samples)
+    count = len(blocks)
     order = sorted({int(place) for place in np.linspace(0, count - 1, min(BLOCKS, count))})
     differences = [np.zeros(0)]
     beside = {"rescored": (rescored, ["logprobs"])}
-    for table in zip_groups(samples, beside, columns=["behaviour_logprobs"], order=order):
+    for table in zip_groups(samples, beside, columns=["behaviour_logprobs"], order=order, groups=blocks):
         pairs = zip(lists(table["rescored.logprobs"]), lists(table["behaviour_logprobs"]), strict=True)
         differences += [old.astype(np.float64) - behaviour for old, behaviour in pairs if len(old) == len(behaviour)]
     everything = np.concatenate(differences)

@@ -31,7 +31,6 @@ CALLED = {
 
 def pool_source(samples: Slice, groups: Slice, beside: Beside, vectors: Vectors) -> Source[Group]:
     """The pool's groups that have a sample in the loss, with those samples."""
-    refuse_behaviour(samples)
     blocks, starts = row_groups(samples), vectors.starts
     bounds = np.append(starts, len(vectors.in_loss))
     counts = np.add.reduceat(vectors.in_loss.astype(np.int64), starts) if len(starts) else np.zeros(0, np.int64)
@@ -46,7 +45,9 @@ def pool_source(samples: Slice, groups: Slice, beside: Beside, vectors: Vectors)
     def read(order: Iterable[int]) -> Iterator[Sequence[Group]]:
         order = list(order)
         prompts = _Prompts(groups)
-        for place, table in zip(order, zip_groups(samples, others, columns=columns, order=order), strict=True):
+        for place, table in zip(
+            order, zip_groups(samples, others, columns=columns, order=order, groups=blocks), strict=True
+        ):
             numbers = range(int(first[place]), int(last[place]))
             ids = prompts.of(blocks[place], first[place] - shard_first[blocks[place].shard], len(numbers))
             block = _Block(table, samples.path)

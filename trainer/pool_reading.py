@@ -57,12 +57,13 @@ def read_pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) 
     rewarded = bool(wanted & {"reward", "raw_reward"})
     _refuse_settings(recipe, rewarded)
     pool = pools.find_pool(lake, recipe, reading.start.model_id)
-    for slice_ in (pool.prompts, pool.groups, pool.samples):
-        reading.use(slice_)
+    reading.use(pool.prompts)
+    for slice_ in (pool.groups, pool.samples):
+        reading.use(slice_, read_now=True)
     refuse_behaviour(pool.samples)
     found = _rewarded(lake, recipe, reading, pool) if rewarded else _unrewarded(pool, replay.truncated)
     for path in found.slices:
-        reading.use(lake.slice(path))
+        reading.use(lake.slice(path), read_now=True)
     token_slice, token_valid = _token_reward(lake, recipe, reading, pool, found)
     in_loss, length = _in_loss(found, pool, recipe, token_valid)
     raft = recipe.where if "raft" in reading.objective else None
@@ -173,13 +174,10 @@ def _in_loss(
     found: PoolAdvantages, pool: pools.Pool, recipe: TrainerRecipe, token_valid: np.ndarray | None
 ) -> tuple[np.ndarray, float]:
     """Which samples count, and their mean length. Refuses a pool that none of its groups can teach anything."""
-    from data.scalars import read_scalars
-
     advantages, figures = found.advantages, found.advantages.figures
     kept = np.repeat(advantages.group_kept, np.diff(found.group_starts, append=len(advantages.in_loss)))
-    lengths = read_scalars(pool.samples, {}, columns=["n_tokens"])["n_tokens"].to_numpy()
     in_loss = (
-        advantages.in_loss & kept & (lengths > 0)
+        advantages.in_loss & kept & (found.lengths > 0)
     )  # an imported sample may be empty: nothing of it can be predicted
     if token_valid is not None:
         in_loss &= token_valid
@@ -194,7 +192,7 @@ def _in_loss(
             f"{figures['zero_variance']} have no spread, {figures['too_few']} fewer than two valid samples",
             f"python -m data inspect {recipe.reward!r} --lake {recipe.lake}",
         )
-    return in_loss, float(lengths[in_loss].mean())
+    return in_loss, float(found.lengths[in_loss].mean())
 
 
 def _say(reading: Reading, pool: pools.Pool, found: PoolAdvantages, in_loss: int) -> None:

@@ -66,9 +66,11 @@ class Reading:
     slices: dict[str, Slice] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def use(self, slice_: Slice) -> Slice:
-        """Remember that a slice is read. Refuses shards that are unreadable or not those that its manifest names."""
-        if slice_.path not in self.slices:
+    def use(self, slice_: Slice, *, read_now: bool = False) -> Slice:
+        """Remember that a slice is read. Refuses shards that are unreadable or not those that its manifest names.
+
+        `read_now`: resolving reads every shard of it anyway, and that refuses the same; opening thousands twice takes seconds."""
+        if slice_.path not in self.slices and not read_now:
             _refuse_foreign(slice_)
         self.slices[slice_.path] = slice_
         return slice_

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import filelock
@@ -59,7 +60,7 @@ def _rekey(lake: Lake, keys: dict[str, list[int]], key: str | None = None, rows:
     table = pa.table(keys | {"value": [1.0], "valid": [True]})
     sha = write_shard(TABLES["rewards"], table, slice_.files[1], key or shard.key, "test")
     new = ShardFile(1, shard.key, shard.file, rows or shard.rows, sha)
-    write_manifest(Slice(**{**vars(slice_), "shards": (slice_.shards[0], new)}))
+    write_manifest(replace(slice_, shards=(slice_.shards[0], new)))
 
 
 def _own_keys(lake: Lake) -> dict[str, list[int]]:

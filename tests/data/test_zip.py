@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -80,7 +81,7 @@ def test_a_shuffle_is_a_permutation_of_seed_and_epoch() -> None:
 
 
 def _with_files(slice_: Slice, files: tuple[int, ...], of: Slice) -> Slice:
-    return Slice(**{**vars(slice_), "shards": tuple(of.shards[i] for i in files)})
+    return replace(slice_, shards=tuple(of.shards[i] for i in files))
 
 
 def test_other_samples_and_other_shards_are_refused(pool: tuple[Lake, Slice, Slice, Slice]) -> None:
@@ -93,12 +94,10 @@ def test_other_samples_and_other_shards_are_refused(pool: tuple[Lake, Slice, Sli
 
 def test_a_foreign_or_missing_shard_is_refused(pool: tuple[Lake, Slice, Slice, Slice]) -> None:
     _, samples, scores, rewards = pool
-    mixed = Slice(**{**vars(scores), "shards": tuple(
-        type(a)(**{**vars(a), "file": b.file}) for a, b in zip(scores.shards, rewards.shards, strict=True))})  # fmt: skip
+    shards = tuple(replace(a, file=b.file) for a, b in zip(scores.shards, rewards.shards, strict=True))
+    mixed = replace(scores, shards=shards)
     with pytest.raises(Refusal, match="is a file of another slice"):
         list(zip_groups(samples, {"s": (mixed, ["scorer"])}, columns=[], order=[0]))
-    gone = Slice(
-        **{**vars(scores), "shards": tuple(type(a)(**{**vars(a), "file": "no.parquet"}) for a in scores.shards)}
-    )
+    gone = replace(scores, shards=tuple(replace(a, file="no.parquet") for a in scores.shards))
     with pytest.raises(Refusal, match=r"no\.parquet is no readable shard"):
         list(zip_groups(samples, {"s": (gone, ["total"])}, columns=[], order=[0]))
