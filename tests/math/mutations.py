@@ -5,16 +5,28 @@ A new formula brings its rows: a sign, a denominator, a ratio, a mask. Leave out
 from __future__ import annotations
 
 import mutations_data
+import mutations_drift
+import mutations_factory
 import mutations_forward
+import mutations_methods
 import mutations_objectives
+import mutations_packed
+import mutations_passes
+import mutations_reading
 import mutations_rewards
 import mutations_steps
 from mutation import Mutation
 
 MUTATIONS: list[Mutation] = [
     *mutations_objectives.MUTATIONS,
+    *mutations_methods.MUTATIONS,
+    *mutations_passes.MUTATIONS,
     *mutations_steps.MUTATIONS,
     *mutations_forward.MUTATIONS,
+    *mutations_packed.MUTATIONS,
+    *mutations_reading.MUTATIONS,
+    *mutations_drift.MUTATIONS,
+    *mutations_factory.MUTATIONS,
     *mutations_data.MUTATIONS,
     *mutations_rewards.MUTATIONS,
 ]
