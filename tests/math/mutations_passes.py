@@ -1,4 +1,4 @@
-"""Mistakes between a coefficient and its step: weights of tokens, passes, parts of groups, support losses, references, the guard."""
+"""Mistakes between a coefficient and its step: weights of tokens, passes, parts of groups, support losses, references, guards."""
 
 from __future__ import annotations
 
