@@ -44,7 +44,8 @@ class Key:
         """One key per shard: parents with as many shards as the first are matched by index, others enter whole."""
         count = len(self.contents) or (len(self.parents[0].shards) if self.parents else 1)
         settings = {} if self.contents and not self.parents else dict(self.settings)
-        return [digest([table, settings, dict(self.models), self._parts(i, count)]) for i in range(count)]
+        above = [[shard.key for shard in parent.shards] for parent in self.parents]
+        return [digest([table, settings, dict(self.models), self._parts(above, i, count)]) for i in range(count)]
 
     def suffix(self, table: str) -> str:
         """What ends the slice's name: its shards, the slices it belongs to and its settings.
@@ -52,9 +53,8 @@ class Key:
         Slices of equal shards under other parents are other slices that name the same files, so that lineage stays exact."""
         return "-" + digest([self.shard_keys(table), [p.path for p in self.parents], dict(self.settings)])[:12]
 
-    def _parts(self, index: int, count: int) -> list[Any]:
-        keys = [[shard.key for shard in parent.shards] for parent in self.parents]
-        parts: list[Any] = [k[index] if len(k) == count else k for k in keys]
+    def _parts(self, above: list[list[str]], index: int, count: int) -> list[Any]:
+        parts: list[Any] = [keys[index] if len(keys) == count else keys for keys in above]
         return [*parts, self.contents[index]] if self.contents else parts
 
 

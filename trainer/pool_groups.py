@@ -29,9 +29,11 @@ CALLED = {
 }
 
 
-def pool_source(samples: Slice, groups: Slice, beside: Beside, vectors: Vectors) -> Source[Group]:
-    """The pool's groups that have a sample in the loss, with those samples."""
-    blocks, starts = row_groups(samples), vectors.starts
+def pool_source(
+    samples: Slice, groups: Slice, beside: Beside, vectors: Vectors, blocks: Sequence[RowGroup] | None = None
+) -> Source[Group]:
+    """The pool's groups that have a sample in the loss, with those samples. `blocks`: the samples' row groups, where known."""
+    blocks, starts = blocks or row_groups(samples), vectors.starts
     bounds = np.append(starts, len(vectors.in_loss))
     counts = np.add.reduceat(vectors.in_loss.astype(np.int64), starts) if len(starts) else np.zeros(0, np.int64)
     first = np.searchsorted(starts, [b.ordinal for b in blocks])
@@ -158,15 +160,18 @@ class _Prompts:
         return list(zip(self.ids[first : first + count].tolist(), self.tokens[first : first + count], strict=True))
 
 
-def refuse_behaviour(samples: Slice) -> None:
-    """Refuse a pool whose μ is missing or zero in a whole row group; reads the statistics in the footers only."""
-    for missing, zero in _statistics(samples, "behaviour_logprobs"):
+def refuse_behaviour(samples: Slice) -> list[RowGroup]:
+    """Refuse a pool whose μ is missing or zero in a whole row group; reads the footers only, and gives their row groups."""
+    found = list[RowGroup]()
+    for block, missing, zero in _statistics(samples, "behaviour_logprobs"):
         if missing or zero:
             raise Refusal(
                 f"{samples.path}: behaviour log-probabilities are {'all zero' if zero else 'missing'}: the ratio would "
                 f"silently be wrong",
                 "sample the pool with python -m factory, or import it without them: they are rescored then",
             )
+        found.append(block)
+    return found
 
 
 def refuse_unscored(scores: Slice, next_command: str) -> None:
@@ -180,7 +185,7 @@ def refuse_unscored(scores: Slice, next_command: str) -> None:
                     f"{scores.path}: its scores were not made token by token on the student's own tokens",
                     next_command,
                 )
-    if any(missing for missing, _ in _statistics(scores, "logprobs")):
+    if any(missing for _, missing, _ in _statistics(scores, "logprobs")):
         raise Refusal(f"{scores.path}: the log-probabilities of some samples are null", next_command)
 
 
@@ -194,15 +199,20 @@ def has_values(rewards: Slice) -> bool:
     return any(statistics is not None and statistics.has_min_max for statistics in columns)
 
 
-def _statistics(slice_: Slice, column: str) -> Iterator[tuple[bool, bool]]:
-    """(some missing, all zero) of each row group."""
-    for file in slice_.files:
-        metadata = open_shard(file).metadata
+def _statistics(slice_: Slice, column: str) -> Iterator[tuple[RowGroup, bool, bool]]:
+    """(row group, some missing, all zero) in the slice's order."""
+    ordinal = 0
+    for shard, file in enumerate(slice_.files):
+        metadata, start = open_shard(file).metadata, 0
         for index in range(metadata.num_row_groups):
-            statistics = _column(metadata.row_group(index), column).statistics
-            if statistics is not None:
-                there = statistics.has_min_max
-                yield bool(statistics.null_count or not there), bool(there and statistics.min == statistics.max == 0)
+            group = metadata.row_group(index)
+            statistics = _column(group, column).statistics
+            there = statistics is not None and statistics.has_min_max
+            missing = statistics is not None and bool(statistics.null_count or not there)
+            if group.num_rows:
+                zero = there and statistics.min == statistics.max == 0
+                yield RowGroup(shard, index, start, group.num_rows, ordinal), missing, bool(zero)
+            start, ordinal = start + group.num_rows, ordinal + group.num_rows
 
 
 def _column(group: Any, name: str) -> Any:

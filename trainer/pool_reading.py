@@ -5,6 +5,7 @@ teacher, values a token, answers that may join; and a pool whose μ is missing o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,11 @@ from data.refusal import Refusal, nearest
 from trainer.components import component_names, find_components, imported_rewards
 from trainer.config import TrainerRecipe
 from trainer.objectives import needs
+from trainer.pool_notes import sampling, say_counts, say_weights
 
 if TYPE_CHECKING:
     from data.pool_advantages import PoolAdvantages
+    from data.zip import RowGroup
     from trainer.replay import Group
     from trainer.sources import Reading
     from trainer.stream import Source
@@ -47,6 +50,8 @@ class PoolReading:
     """The component with values a token, and its weight."""
     token_valid: np.ndarray | None = None
     """Bool by ordinal: samples whose token rewards are in their group's mean."""
+    blocks: Sequence[RowGroup] = ()
+    """The samples' row groups, read from thousands of footers once."""
 
 
 def read_pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) -> PoolReading:
@@ -60,7 +65,7 @@ def read_pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) 
     reading.use(pool.prompts)
     for slice_ in (pool.groups, pool.samples):
         reading.use(slice_, read_now=True)
-    refuse_behaviour(pool.samples)
+    blocks = refuse_behaviour(pool.samples)
     found = _rewarded(lake, recipe, reading, pool) if rewarded else _unrewarded(pool, replay.truncated)
     for path in found.slices:
         reading.use(lake.slice(path), read_now=True)
@@ -72,12 +77,12 @@ def read_pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) 
             f"where={raft!r}: no sample of {pool.samples.path} passes it, and raft imitates those that do",
             f"python -m data inspect {raft!r} --lake {recipe.lake}",
         )
-    _say(reading, pool, found, int(in_loss.sum()))
-    temperature, max_tokens, rescored_behaviour = _sampling(lake, pool, reading)
+    say_counts(reading, pool, found, int(in_loss.sum()))
+    temperature, max_tokens, rescored_behaviour = sampling(lake, pool, reading)
     initial = recipe.trainer.losses.reference.kind == "initial"
     compared = initial and (leash or "reference" in wanted) and not rescored_behaviour
     rescored = _rescored(lake, recipe, reading, pool, compared)
-    _say_weights(reading, pool, rescored, length)
+    say_weights(reading, pool, rescored, length)
     return PoolReading(
         pool,
         found,
@@ -91,6 +96,7 @@ def read_pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) 
         teacher=_teacher(lake, recipe, reading, pool) if "teacher" in wanted else None,
         token_reward=None if token_slice is None else (token_slice, replay.shaping.token_weight),
         token_valid=token_valid,
+        blocks=blocks,
     )
 
 
@@ -195,52 +201,6 @@ def _in_loss(
     return in_loss, float(found.lengths[in_loss].mean())
 
 
-def _say(reading: Reading, pool: pools.Pool, found: PoolAdvantages, in_loss: int) -> None:
-    counts = found.advantages.figures
-    if found.sql is None:
-        reading.notes.append(
-            f"pool {pool.samples.path}: no objective reads a reward; {in_loss} of {counts['samples']} samples in the loss"
-        )
-        return
-    reading.notes += [
-        f"pool {pool.samples.path}: {counts['groups_kept']} of {counts['groups']} groups kept ({counts['zero_variance']} without "
-        f"spread, {counts['too_few']} with fewer than two valid samples), {in_loss} samples in the loss",
-        f"reward as SQL: {' '.join(found.sql.split())}",
-    ]
-    if found.joined is not None:
-        joined = int((~np.isnan(found.joined)).sum())
-        reading.notes.append(f"the teacher's answer joins the statistics of {joined} groups where no sample passes")
-
-
-def _sampling(lake: Lake, pool: pools.Pool, reading: Reading) -> tuple[float, int, bool]:
-    """Temperature and longest sample of the pool, and whether μ was rescored; says what makes the weights less exact."""
-    columns = ["temperature", "max_tokens", "logprobs_mode", "support"]
-    rows = lake.read(pool.groups, columns)
-    values = {name: set(rows.column(name).unique().to_pylist()) for name in columns}
-    if len(values["temperature"]) > 1:
-        raise Refusal(
-            f"{pool.groups.path} mixes temperatures {sorted(map(str, values['temperature']))}",
-            "train from one pool at a time",
-        )
-    if "none" in values["logprobs_mode"]:
-        raise Refusal(
-            f"{pool.groups.path} has no behaviour log-probabilities",
-            "import it again without them: they are rescored then",
-        )
-    rescored = "rescored" in values["logprobs_mode"]
-    if rescored:
-        reading.notes.append(
-            f"warning: μ of {pool.samples.path} was rescored by the policy, not recorded when sampling: ratios are approximate"
-        )
-    if "truncated" in values["support"]:
-        reading.notes.append(
-            f"warning: {pool.samples.path} was sampled with truncated support (top_p or top_k): no weight brings it back"
-        )
-    (temperature,) = values["temperature"]
-    longest = [value for value in values["max_tokens"] if value is not None]
-    return float(temperature or 1.0), int(max(longest, default=1)), rescored
-
-
 def _rescored(lake: Lake, recipe: TrainerRecipe, reading: Reading, pool: pools.Pool, needed: bool) -> Slice | None:
     """The policy's own scores: π_old, and the reference where that is the start. Refuses to lack them as a reference."""
     imported = pool.samples.settings.get("import")
@@ -273,20 +233,6 @@ def _teacher(lake: Lake, recipe: TrainerRecipe, reading: Reading, pool: pools.Po
     return reading.use(found)
 
 
-def _say_weights(reading: Reading, pool: pools.Pool, rescored: Slice | None, length: float) -> None:
-    """A warning where whole-sample weights will leave few effective samples, from the cache alone."""
-    from trainer.forecast import SEQUENCE_WEIGHTS, forecast
-
-    if rescored is None or not SEQUENCE_WEIGHTS & set(reading.objective):
-        return
-    deviation, share = forecast(pool.samples, rescored, length)
-    if share < 0.5:
-        reading.notes.append(
-            f"warning: engine and trainer differ by {deviation:.3g} nats a token (sd): at {length:.0f} tokens a sample the weight "
-            f"of a whole one leaves ESS/n of about {share:.2g}"
-        )
-
-
 def pool_source(reading: PoolReading, vector: np.ndarray) -> Source[Group]:
     """The pool as a source of groups; `vector` is the advantages' memory-mapped file."""
     from trainer.pool_groups import pool_source as source
@@ -305,6 +251,5 @@ def pool_source(reading: PoolReading, vector: np.ndarray) -> Source[Group]:
         token_valid=reading.token_valid,
     )
     values, weight = reading.token_reward or (None, 1.0)
-    return source(
-        reading.pool.samples, reading.pool.groups, Beside(reading.rescored, reading.teacher, values, weight), vectors
-    )
+    beside = Beside(reading.rescored, reading.teacher, values, weight)
+    return source(reading.pool.samples, reading.pool.groups, beside, vectors, reading.blocks)

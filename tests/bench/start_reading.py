@@ -42,7 +42,7 @@ def measured(recipe: TrainerRecipe, vector: Path) -> dict[str, float]:
     from trainer.sources import resolve
     from trainer.stream import Stream
 
-    before = resident()
+    before, worked = resident(), time.process_time()
     reset_peak()
     times = [time.perf_counter()]
     reading = resolve(recipe)
@@ -53,7 +53,8 @@ def measured(recipe: TrainerRecipe, vector: Path) -> dict[str, float]:
     next(Stream(pool_source(reading.pool, np.load(vector, mmap_mode="r")), recipe.seed))
     times.append(time.perf_counter())
     parts = dict(zip(("resolve", "save", "first"), np.diff(times).tolist(), strict=True))
-    return {"seconds": times[-1] - times[0], "bytes": peak() - before, **parts}
+    total = {"seconds": times[-1] - times[0], "cpu": time.process_time() - worked}
+    return {**total, "bytes": peak() - before, **parts}
 
 
 def recipe_of(folder: Path) -> TrainerRecipe:

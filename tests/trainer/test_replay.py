@@ -14,6 +14,7 @@ from data.contract import TABLES
 from data.lake import Key
 from data.manifest import Slice
 from data.refusal import Refusal
+from data.zip import row_groups
 from trainer.config import Replay
 from trainer.normalise import normalised
 from trainer.pool_groups import pool_source, refuse_behaviour
@@ -101,7 +102,8 @@ def test_a_missing_or_zero_behaviour_is_refused(
 ) -> None:
     with pytest.raises(Refusal, match=said):
         refuse_behaviour(altered(made, publish_rows, change))
-    refuse_behaviour(made.lake.slices("samples")[0])
+    samples = made.lake.slices("samples")[0]
+    assert refuse_behaviour(samples) == row_groups(samples)
 
 
 def shortened(row: dict[str, Any]) -> None:
