@@ -1,7 +1,7 @@
 """What is said of a pool before training from it: what counts, how it was drawn, how exact its weights will be.
 
-Reads `groups` and, through forecast.py, a few row groups of the pool. Adds to a reading's notes. Refuses several temperatures in one
-pool, and one whose behaviour was not recorded."""
+Reads `groups` and, through forecast.py, a few row groups of the pool. Adds to a reading's notes. Refuses several temperatures in
+one pool, and one whose behaviour was not recorded."""
 
 from __future__ import annotations
 

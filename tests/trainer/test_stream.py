@@ -65,3 +65,11 @@ def test_windows_before_the_position_are_not_read() -> None:
 def test_a_source_without_items_is_refused() -> None:
     with pytest.raises(Refusal, match="nothing to train on"):
         Stream(source(kept=[np.arange(0) for _ in SIZES]), seed=0)
+
+
+@pytest.mark.parametrize("taken", [0, 10, 38])
+def test_reading_ahead_changes_neither_items_nor_state(taken: int) -> None:
+    plain, ahead = Stream(source(), seed=4), Stream(source(), seed=4, prefetch=2)
+    assert ahead.take(taken) == plain.take(taken) and ahead.state == plain.state
+    again = Stream(source(), seed=4, **ahead.state, prefetch=3)
+    assert again.take(50) == plain.take(50)
