@@ -39,6 +39,9 @@ def test_the_command_makes_what_the_functions_make(command):
         ("sampling.n=many", "sampling.n"),
         ("sampling.temperature=0", "greedy"),
         ("prompts.held_out=2", "no share"),
+        ("sampling.alpha=1", "sampling.alpha=1.0 is outside"),
+        ("soft_targets.kind=topk", "did you mean 'top_k'"),
+        ("factory.soft_targets.draws=0", "soft_targets.draws=0 is outside"),
     ],
 )
 def test_a_mistake_is_one_sentence(command, override, says):
