@@ -13,7 +13,7 @@ import torch
 
 from data.lake import Lake
 from data.refusal import Refusal
-from trainer import checkpoint
+from trainer import checkpoint, memory
 from trainer.adapter import adapted, wanted, with_adapter
 from trainer.config import TrainerRecipe
 from trainer.distributed import World
@@ -46,6 +46,7 @@ def prepare(
     """The run in memory, and where its streams stand; nothing is written. A resumed run is at its newest checkpoint."""
     settings = recipe.trainer
     saved = checkpoint.newest(run.folder) if resumed else None
+    _estimated(recipe, reading, here)
     policy = ready(_load(recipe, reading, here), recipe, here)
     if policy.reason:
         here.say(f"layout {policy.layout}: {policy.reason}")
@@ -99,6 +100,35 @@ def ready(policy: Policy, recipe: TrainerRecipe, here: World) -> Policy:
     if settings.compute.activation_checkpointing:
         checkpoint_activations(policy)
     return spread(policy, here) if _spreads(recipe, here) else policy
+
+
+def _estimated(recipe: TrainerRecipe, reading: Reading, here: World) -> None:
+    """Say what memory the run will take, before any of it is; Refusal where that is more than there is."""
+    settings, model, folder = recipe.trainer, reading.start.settings, str(reading.start.folder)
+    origin = {"gguf_file": model.gguf_file} if model.gguf_file else {}
+    try:
+        shape = memory.shape_of(folder, trust_remote_code=model.trust_remote_code, **origin)
+    except (OSError, ValueError):  # a folder without a model: loading it, next, says so
+        return
+    half = model.dtype in ("bfloat16", "float16")
+    if half and not wanted(settings.optimiser.lora, shape.parameters):
+        reading.notes.append(
+            f"student.dtype={model.dtype}: small updates are lost in rounding; float32 with optimiser.compute.autocast=bfloat16"
+            " computes in half precision and keeps them"
+        )
+    active = ever(settings.losses, settings.steps)
+    load = memory.Load(
+        tokens=settings.replay.micro_batch_tokens,
+        copies=len(_copies(recipe, reading)) + settings.probe.kl,
+        terms=max(1, sum(bool(active[name]) for name in ("rl", "bc", "pt", "soft"))),
+        processes=here.size,
+        width=2 if half else 4,
+    )
+    sizes = memory.estimate(shape, settings.optimiser, load)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    free = memory.free_memory(device)
+    here.say(memory.line(sizes, free))
+    memory.refuse_too_much(sizes, settings.optimiser, load.tokens, free)
 
 
 def _spreads(recipe: TrainerRecipe, here: World) -> bool:
