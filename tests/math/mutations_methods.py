@@ -15,7 +15,7 @@ DECLARED = named(VIEWS, "test_the_table_says_what_the_mathematics_says")
 WIDEST = named(VIEWS, "test_a_sum_needs_what_any_of_it_needs_and_has_the_widest_scope")
 SILENT = named(VIEWS, "test_padding_and_samples_out_of_the_loss_reach_neither_coefficients_nor_metrics")
 SQUARES = named(VIEWS, "test_m2po_drops_no_more_than_it_must")
-TIES = named(VIEWS, "test_m2po_drops_equal_tokens_together_and_counts_each_of_them")
+TIES = named(VIEWS, "test_m2po_drops_equal_tokens_together_and_counts_each_of_them_and_no_padding")
 COLD = named(VIEWS, "test_astar_po_at_a_tiny_temperature_compares_with_the_best_sample")
 EXTRA = named(VIEWS, "test_token_rewards_add_to_each_tokens_own_advantage")
 CHUNKS = named("tests/trainer/test_pool_terms.py", "test_weights_of_chunks_of_any_size_are_those_of_the_micro_batch")
@@ -126,7 +126,7 @@ MUTATIONS = [
     Mutation(TOKEN, "masked(ratio(log_ratio_bt) * view.advantage_bt, kept_bt)", "masked(view.advantage_bt, kept_bt)",
              "m2po: no ratio", GRADIENT),
     Mutation(TOKEN, "_square_limit(log_ratio_bt[view.mask_bt]", "_square_limit(log_ratio_bt.flatten()",
-             "m2po: padding in the mean", SILENT),
+             "m2po: padding in the mean", TIES),
     Mutation(TOKEN, "mean_metric(log_ratio_bt.square(), kept_bt)", "mean_metric(log_ratio_bt.square(), view.mask_bt)",
              "m2po: the logged mean is of all", TIES),
     # asymre

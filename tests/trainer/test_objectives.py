@@ -103,17 +103,17 @@ def test_m2po_drops_no_more_than_it_must():
     assert not kept(0.009).any()
 
 
-def test_m2po_drops_equal_tokens_together_and_counts_each_of_them():
-    gaps = torch.tensor([[0.125, -0.25], [0.25, 0.25]])  # squares 1/64 and three times 4/64: the mean of all is 13/256
+def test_m2po_drops_equal_tokens_together_and_counts_each_of_them_and_no_padding():
+    gaps = torch.tensor([[0.125, -0.25, 0.0], [0.25, 0.25, 0.0]])  # squares 1/64, three times 4/64: the mean is 13/256
     case = view(
-        logprobs_bt=torch.full((2, 2), -1.0),
+        logprobs_bt=torch.full((2, 3), -1.0),
         behaviour_bt=-1.0 - gaps,
-        mask_bt=torch.ones(2, 2).bool(),
+        mask_bt=torch.tensor([[True, True, False]] * 2),
         lengths_b=torch.tensor([2, 2]),
     )
     for limit, kept, m2 in [(0.0507, [True, False, False, False], 1 / 64), (0.0508, [True] * 4, 13 / 256)]:
         found = OBJECTIVES["m2po"].coefficient(case, ObjectiveSettings(m2_limit=limit))
-        assert (found.c_bt != 0).flatten().tolist() == kept
+        assert (found.c_bt != 0)[:, :2].flatten().tolist() == kept
         total, count = found.metrics["m2"]
         assert total.item() / count.item() == pytest.approx(m2) and count.item() == sum(kept)
 
