@@ -88,7 +88,8 @@ MUTATIONS = [
              "masked(0 * weight_bt + a_bt, view.mask_bt)", "tis: no ratio", GOLDEN),
     Mutation(OBJECTIVES, "masked(weight_bt * a_bt, view.mask_bt)", "weight_bt * a_bt", "tis: mask", VIEWS),
     # seq_tis
-    Mutation(OBJECTIVES, "weight_b = truncate(raw_b, settings.cap)", "weight_b = -truncate(raw_b, settings.cap)", "seq_tis: sign", GOLDEN),
+    Mutation(OBJECTIVES, "weight_b = truncate(raw_b, settings.cap)",
+             "weight_b = -truncate(raw_b, settings.cap)", "seq_tis: sign", GOLDEN),
     Mutation(OBJECTIVES, "weight_b = truncate(raw_b, settings.cap)", "weight_b = raw_b", "seq_tis: no cap", GOLDEN),
     Mutation(OBJECTIVES, "weight_b = truncate(raw_b, settings.cap)",
              "weight_b = truncate(ratio(log_weight_b / view.lengths_b), settings.cap)",
@@ -167,7 +168,8 @@ MUTATIONS = [
     Mutation(LOSSES, "aggregate or row.aggregate", "row.aggregate", "aggregation: the recipe's is ignored", EQUAL),
     Mutation(LOSSES, "Term(weight, ones_bt / tokens, ones_bt)",
              "Term(weight, ones_bt / mask_bt.sum(), ones_bt)", "imitation: of the micro-batch", KERNEL),
-    Mutation(LOSSES, "Term(weight, ones_bt / tokens, ones_bt)", "Term(-weight, ones_bt / tokens, ones_bt)", "imitation: sign", KERNEL),
+    Mutation(LOSSES, "Term(weight, ones_bt / tokens, ones_bt)",
+             "Term(-weight, ones_bt / tokens, ones_bt)", "imitation: sign", KERNEL),
     Mutation(LOSSES, "ones_bt = mask_bt.to(torch.float32)", "ones_bt = torch.ones(mask_bt.shape)", "imitation: mask", KERNEL),
     # KL to the reference
     Mutation(LOSSES, "view.logprobs_bt - reference_bt", "reference_bt - view.logprobs_bt", "kl: sign", EQUAL),

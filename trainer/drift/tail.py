@@ -33,7 +33,9 @@ def k_hat(log_weights: Tensor | np.ndarray) -> float:
 
     # samples that repeat have equal weights, and the fit divides by a quantile of differences: moved within their rounding
     log_n = log_n + np.random.default_rng(0).uniform(0, ROUNDING, len(log_n))
-    return float(array_stats.psislw(-log_n)[1])  # the package is handed log-likelihoods, whose weights are their inverse
+    return float(
+        array_stats.psislw(-log_n)[1]
+    )  # the package is handed log-likelihoods, whose weights are their inverse
 
 
 def limit(n: int) -> float:
