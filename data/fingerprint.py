@@ -46,12 +46,22 @@ def model_folder(model: ModelSettings, runs: str | Path) -> Path:
             raise Refusal(
                 f"no finished run named {name} in {runs}", 'python -m data sql "SELECT run, status FROM runs"'
             )
-        return folder
+        return _whole_model(folder)
     if Path(path).is_dir():
-        return Path(path)
+        return _whole_model(Path(path))
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
         raise Refusal(f"no model folder at {path}", "give a folder, a hub id or run:NAME, e.g. student.path=run:NAME")
     return _from_hub(model)
+
+
+def _whole_model(folder: Path) -> Path:
+    """The folder, unless it holds an adapter without its model: the adapter's file would pass for the weights."""
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise Refusal(
+            f"{folder} holds an adapter alone, which is no model by itself",
+            "train the run with optimiser.lora.merge=true, or merge it: trainer.adapter.merged(FOLDER)",
+        )
+    return folder
 
 
 def _from_hub(model: ModelSettings) -> Path:
