@@ -102,8 +102,6 @@ def _parent_faults(slice_: Slice, slices: dict[str, Slice], damaged: set[str]) -
     parent = slices.get(slice_.parents[0]) if slice_.parents else None
     if parent is None or TABLES[slice_.table].keys != TABLES[parent.table].keys:
         return
-    if "position" in TABLES[slice_.table].schema.names:
-        return  # soft targets have many rows a key
     if len(parent.shards) != len(slice_.shards):
         yield f"has {len(slice_.shards)} shards, its parent {parent.path} has {len(parent.shards)}"
         return

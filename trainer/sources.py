@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data import pool as pools
-from data.config import ModelSettings
+from data.config import ModelSettings, sampling_settings
 from data.contract import TABLES
 from data.fingerprint import identity, model_folder, policy_model
 from data.keys import digest
@@ -173,7 +173,7 @@ def configuration_hash(recipe: TrainerRecipe, reading: Reading) -> str:
         "probe": {
             "components": recipe.components,
             "prompts": asdict(recipe.prompts),
-            "sampling": asdict(recipe.sampling),
+            "sampling": sampling_settings(recipe),
         }
         if recipe.trainer.probe.every
         else None,
