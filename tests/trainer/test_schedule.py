@@ -44,6 +44,7 @@ def test_other_weights_leave_no_leash_without_samples() -> None:
 def test_a_term_is_needed_if_any_step_weighs_it() -> None:
     losses = Losses(rl=0.0, bc=1.0, pt=0.0, kl=0.5, phases=[{"steps": 5, "pt": 0.1}])
     assert ever(losses, 5) == {"rl": False, "bc": True, "pt": True, "kl": False, "soft": False}
+    assert ever(losses, 6)["pt"] is True
     late = Losses(rl=1.0, bc=0.0, pt=0.0, kl=0.0, phases=[{"steps": 5, "rl": 0, "bc": 1}])
     assert ever(late, 5)["rl"] is False and ever(late, 6)["rl"] is True
 
