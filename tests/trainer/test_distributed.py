@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from data.refusal import Refusal
 from trainer.distributed import World, world
 
 HYBRID = [
@@ -48,6 +49,27 @@ def test_gradients_of_processes_are_summed_and_none_is_zero(monkeypatch: pytest.
     World(0, 2).sum_gradients(list(layer.parameters()))
     assert torch.equal(layer.weight.grad, torch.full_like(layer.weight, 2.5))
     assert torch.equal(layer.bias.grad, torch.full_like(layer.bias, 0.5))
+
+
+@pytest.mark.parametrize("said", [[None, ["no pool", "make one"]], [["no pool", "make one"], ["other", "next"]]])
+def test_a_refusal_is_said_by_the_first_process_that_refuses_and_ends_the_others(
+    monkeypatch: pytest.MonkeyPatch, said: list[Any]
+) -> None:
+    monkeypatch.setattr(World, "gathered", lambda self, own: said)
+
+    def work(refused: list[str] | None) -> int:
+        if refused is not None:
+            raise Refusal(*refused)
+        return 7
+
+    speaker = next(rank for rank, one in enumerate(said) if one)
+    with pytest.raises(Refusal, match="no pool"):
+        World(speaker, 2).together(lambda: work(said[speaker]))
+    with pytest.raises(SystemExit) as ended:
+        World(1 - speaker, 2).together(lambda: work(said[1 - speaker]))
+    assert ended.value.code == 2
+    monkeypatch.setattr(World, "gathered", lambda self, own: [own, None])
+    assert World(0, 2).together(lambda: work(None)) == 7
 
 
 def final(made: Any, run: str) -> dict[str, torch.Tensor]:
