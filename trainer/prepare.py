@@ -202,6 +202,8 @@ def step_count(recipe: TrainerRecipe, reading: Reading) -> int:
         return math.ceil(replay.epochs * np.count_nonzero(np.logical_or.reduceat(in_loss, starts)) / replay.prompts)
     if reading.answers is not None:
         return math.ceil(replay.epochs * len(reading.answers) / replay.answers)
+    if reading.soft is not None:
+        return math.ceil(replay.epochs * reading.soft.targets.rows / replay.answers)
     return recipe.trainer.steps
 
 
