@@ -97,7 +97,7 @@ MUTATIONS = [
     Mutation(TERMS, "method.losses.leash.compat)", "None)", "compat: ignored", BY_HAND),
     Mutation(TERMS, "method.clip.cap, method.losses", "None, method.losses", "step: no cap of the KL's ratio", BY_HAND),
     Mutation(TERMS, "method.clip, method.losses.aggregation)", "method.clip)", "step: the recipe's aggregation is ignored",
-             CHUNKS),
+             BY_HAND),
     Mutation(TERMS, "metrics |= leash.metrics", "metrics = leash.metrics", "step: the KL's figures hide the others", BY_HAND),
     Mutation(TERMS, "other(REFERENCE) if REFERENCE in known else initial_bt", "initial_bt", "reference: the copy is ignored",
              SEEN),
