@@ -163,6 +163,9 @@ def configuration_hash(recipe: TrainerRecipe, reading: Reading) -> str:
     """Hash of all that changes the result: settings, the starting weights and the slices; not names, places or checkpoints."""
     outside = ("run", "resume", "reuse", "checkpoint")
     trainer = {k: v for k, v in asdict(recipe.trainer).items() if k not in outside}
+    del trainer["replay"]["micro_batch_tokens"]  # memory and speed: a run may go on where there is less of either
+    compute = trainer["optimiser"].pop("compute")
+    trainer["autocast"] = compute["autocast"]  # of the ways to compute a step, the one that rounds
     values: Mapping[str, Any] = {
         "trainer": trainer,
         "reward": recipe.reward if reading.reward_sql or reading.answers else None,

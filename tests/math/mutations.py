@@ -14,6 +14,7 @@ import mutations_packed
 import mutations_passes
 import mutations_reading
 import mutations_rewards
+import mutations_runs
 import mutations_steps
 from mutation import Mutation
 
@@ -26,6 +27,7 @@ MUTATIONS: list[Mutation] = [
     *mutations_packed.MUTATIONS,
     *mutations_reading.MUTATIONS,
     *mutations_drift.MUTATIONS,
+    *mutations_runs.MUTATIONS,
     *mutations_factory.MUTATIONS,
     *mutations_data.MUTATIONS,
     *mutations_rewards.MUTATIONS,

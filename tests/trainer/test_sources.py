@@ -128,3 +128,27 @@ def test_steps_that_would_train_nothing_are_refused_before_the_run(
         train(made.with_(losses=Losses(**weights), steps=10))
     assert not Path(made.recipe.runs).exists()
     resolve(made.with_(losses=Losses(**{**weights, "pt": 0.1}), steps=10))
+
+
+def test_memory_and_speed_are_not_part_of_the_configuration_but_rounding_is(made: Any) -> None:
+    recipe = made.with_(losses__rl=0.0, losses__kl=0.0, losses__bc=0.0, losses__pt=1.0)
+    smaller = made.with_(losses__rl=0.0, losses__kl=0.0, losses__bc=0.0, losses__pt=1.0, replay__micro_batch_tokens=7)
+    optimiser = recipe.trainer.optimiser
+
+    def with_compute(**changes: Any) -> Any:
+        compute = dataclasses.replace(optimiser.compute, **changes)
+        changed = dataclasses.replace(optimiser, compute=compute)
+        return dataclasses.replace(recipe, trainer=dataclasses.replace(recipe.trainer, optimiser=changed))
+
+    hashes = {
+        name: configuration_hash(one, resolve(one))
+        for name, one in {
+            "own": recipe,
+            "smaller": smaller,
+            "fsdp": with_compute(
+                parallel="fsdp", layout="plain", activation_checkpointing=True, prefetch=0, memory=9.0
+            ),
+            "half": with_compute(autocast="bfloat16"),
+        }.items()
+    }
+    assert hashes["own"] == hashes["smaller"] == hashes["fsdp"] != hashes["half"]
