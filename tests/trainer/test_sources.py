@@ -81,10 +81,10 @@ def test_a_configuration_is_named_by_what_changes_its_result(made: Any, tmp_path
     plain = named()
     shutil.copytree(made.lake.root, tmp_path / "moved")
     same = [{"run": "x"}, {"reuse": True}, {"lake": str(tmp_path / "moved")}, {"runs": "elsewhere"}]
-    same += [{"checkpoint__every": 3}]
+    same += [{"checkpoint__every": 3}, {"replay__micro_batch_tokens": 7}]
     assert all(named(**changes) == plain for changes in same)
     other = [{"seed": 1}, {"optimiser__lr": 1e-4}, {"reward": "points + length"}, {"steps": 2}, {"objective": "tis"}]
-    other += [{"replay__micro_batch_tokens": 7}, {"losses__kl": 0.3}]
+    other += [{"replay__prompts": 7}, {"losses__kl": 0.3}]
     assert len({plain, *(named(**changes) for changes in other)}) == 1 + len(other)
 
 
