@@ -109,12 +109,12 @@ def test_the_rate_follows_the_logged_ess(made: Any, objective: str, unit: str) -
 
 
 def test_the_scaled_rate_is_the_one_that_moves_the_weights(made: Any) -> None:
-    settings = {"objective": "seq_tis", "optimiser__lr": 20.0}
+    settings = {"objective": "naive", "optimiser__lr": 2.0}  # without a ratio: the second step still has a gradient
     first = weights(made, "first", steps=1, **settings)
     plain = weights(made, "plain", steps=2, **settings)
     scaled = weights(made, "scaled", steps=2, optimiser__lr_scale="sqrt_ess", **settings)
     scale = metrics(made, "scaled")[1]["lr_scale"]
-    assert scale < 0.95
+    assert scale < 0.95 and largest(plain, first) > 1e-3
     for name, value in first.items():
         torch.testing.assert_close(scaled[name] - value, scale * (plain[name] - value), atol=1e-5, rtol=1e-4)
 
