@@ -155,7 +155,8 @@ def step_weights(
     shares = world.gathered_tensors(_joined(own))
     whole = _joined([share for share in shares if share])
     order_b = whole.pop("order_b").argsort()
-    view = StepView(**{name: value[order_b] for name, value in whole.items()})
+    known: dict[str, Any] = {"old_bt": None} | {name: value[order_b] for name, value in whole.items()}
+    view = StepView(**known)
     weight_bt, metrics = batch_weights(view, plan, method)
     back_bt = torch.empty_like(weight_bt)
     back_bt[order_b] = weight_bt

@@ -87,7 +87,6 @@ def test_every_scope_takes_the_gradient_of_its_weights_at_the_pools_temperature(
     assert told["loss/kernel"] == pytest.approx(total.item(), rel=1e-4)
 
 
-@pytest.mark.xfail(raises=TypeError, strict=True, reason="step_weights makes a view without old_bt")
 def test_a_step_with_a_first_pass_needs_no_rescored_policy(policy: Policy) -> None:
     pool = groups([[4, 2, 3], [5, 1, 2, 2]], rescored=False)
     plan = plan_step(Weights(0.5, 0, 0, 0.0), Items(pool), max_tokens=8, budget=99, layout="plain")
