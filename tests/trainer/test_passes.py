@@ -91,7 +91,7 @@ def test_a_step_with_a_first_pass_needs_no_rescored_policy(policy: Policy) -> No
     pool = groups([[4, 2, 3], [5, 1, 2, 2]], rescored=False)
     plan = plan_step(Weights(0.5, 0, 0, 0.0), Items(pool), max_tokens=8, budget=99, layout="plain")
     try:
-        assert "m2po/m2" in run_step(policy, plan, Method({"m2po": 1.0}, ObjectiveSettings()), World())
+        assert "m2po/masked" in run_step(policy, plan, Method({"m2po": 1.0}, ObjectiveSettings()), World())
     finally:
         policy.model.zero_grad(set_to_none=True)
 
