@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 REPETITIONS = 5
@@ -24,7 +25,8 @@ class Figure:
 
     what: str
     value: float
-    goal: float
+    goal: float | None
+    """None: measured, nothing asked for."""
     unit: str = ""
     at_least: bool = False
     beside: str = ""
@@ -32,13 +34,30 @@ class Figure:
     @property
     def reached(self) -> bool:
         """Whether the goal was met in this run."""
+        if self.goal is None:
+            return True
         return self.value >= self.goal if self.at_least else self.value <= self.goal
 
     def row(self) -> str:
         """A row of the Markdown table."""
         sign = "≥" if self.at_least else "≤"
-        verdict = "reached" if self.reached else "**missed**"
-        return f"| {self.what} | {self.value:.3g} {self.unit} | {sign} {self.goal:.3g} {self.unit} | {verdict} | {self.beside} |"
+        goal = "–" if self.goal is None else f"{sign} {self.goal:.3g} {self.unit}"
+        verdict = "" if self.goal is None else "reached" if self.reached else "**missed**"
+        return f"| {self.what} | {self.value:.3g} {self.unit} | {goal} | {verdict} | {self.beside} |"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the long measurements can be told: `run.py --help`."""
+
+    layers: int = 30
+    repetitions: int = REPETITIONS
+    shapes: tuple[str, ...] = ()
+    device: str = "cpu"
+    dtype: str = "float32"
+    fresh: bool = False
+    python: str = ""
+    """The interpreter of TRL's environment."""
 
 
 def interleaved(
@@ -58,14 +77,23 @@ def interleaved(
     }
 
 
-def in_child(script: str, *arguments: str) -> dict[str, float]:
-    """The JSON that a script of this folder prints when it is run alone: peaks of memory are not shared with others."""
-    command = [sys.executable, str(Path(__file__).parent / script), *arguments]
+def in_child(script: str, *arguments: str, python: str = sys.executable, loud: bool = False) -> Any:
+    """The JSON that a script of this folder prints when it is run alone: peaks of memory are not shared with others.
+
+    python: another environment's interpreter. loud: the child's progress goes to our own standard error."""
+    command = [python, str(Path(__file__).parent / script), *arguments]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
+        command,
+        stdout=subprocess.PIPE,
+        stderr=None if loud else subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{script} {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+        told = f"{script} {' '.join(arguments)}"
+        raise RuntimeError(f"{told} ended with code {done.returncode}:\n{(done.stderr or '')[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -1,0 +1,173 @@
+"""Loss and backward pass of one group, four ways with the same gradient: ours, plain transformers, TRL, and TRL patched.
+
+Needs TRL's environment (`make bench-env`) for the last two. `ours` is `trainer.step.run_step` itself. `plain` runs padded rows with
+`logits_to_keep`. `trl` is `GRPOTrainer.compute_loss` on prepared inputs, as TRL comes: on a CPU its head runs over prompts too.
+`trl_completions` makes it take the head over completion tokens only, as on CUDA. All: objective grpo, π_old = μ given, clip 0.2,
+mean over samples of the mean over tokens, no KL. Axis suffixes: b sample, t token. Log-probabilities in nats."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from shapes import Shape, policy
+from torch import Tensor
+
+VARIANTS = ("ours", "plain", "trl", "trl_completions")
+CLIP = 0.2
+PAD = 2
+
+
+@dataclass
+class Work:
+    """One group with its behaviour and advantages, in the form of each variant; the model carries the gradients."""
+
+    model: Any
+    step: Callable[[], float]
+    """Forward and backward; returns the loss. Gradients are added to those that stand."""
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+def work(variant: str, shape: Shape, layers: int, device: str = "cpu", dtype: str = "float32") -> Work:
+    """The variant with a model of its own; the same weights, tokens, μ and advantages for every variant."""
+    found = policy(layers, device, dtype)
+    prompt, completions = tokens(shape)
+    behaviour = _behaviour(found, prompt, completions)
+    advantages = np.random.default_rng(1).normal(size=shape.samples).astype(np.float32)
+    if variant == "ours":
+        return _ours(found, shape, prompt, completions, behaviour, advantages)
+    found.model.set_attn_implementation("sdpa")
+    rows = _padded(prompt, completions, behaviour, advantages, device)
+    if variant == "plain":
+        return Work(found.model, lambda: _plain(found.model, rows))
+    return _trl(found, shape, rows, compact=variant == "trl_completions")
+
+
+def tokens(shape: Shape, seed: int = 0, vocabulary: int = 49_152) -> tuple[list[int], list[list[int]]]:
+    """Random prompt and completions; no special ids among them."""
+    source = np.random.default_rng(seed)
+    draw = lambda n: source.integers(3, vocabulary, n).tolist()  # noqa: E731
+    return draw(shape.prompt), [draw(length) for length in shape.lengths]
+
+
+@torch.no_grad()
+def _behaviour(found: Any, prompt: list[int], completions: list[list[int]]) -> list[np.ndarray]:
+    """log μ: the policy's own, moved so far that a part of the ratios is clipped."""
+    from trainer.forward import GroupTokens, group_logprobs
+
+    source = np.random.default_rng(2)
+    rows = [group_logprobs(found, [GroupTokens(prompt, [completion])]).cpu().numpy() for completion in completions]
+    return [(row + source.normal(scale=0.15, size=len(row))).astype(np.float32) for row in rows]
+
+
+def _ours(found: Any, shape: Shape, prompt: Any, completions: Any, behaviour: Any, advantages: np.ndarray) -> Work:
+    from trainer.distributed import World
+    from trainer.method import Method
+    from trainer.objective_config import ObjectiveSettings
+    from trainer.plan import Items, plan_step
+    from trainer.replay import Group
+    from trainer.schedule import Weights
+    from trainer.step import run_step
+
+    group = Group(0, prompt, completions, behaviour, None, advantages, None)
+    plan = plan_step(
+        Weights(rl=1.0, bc=0.0, pt=0.0, kl=0.0),
+        Items(groups=[group]),
+        max_tokens=shape.longest,
+        budget=shape.budget,
+        layout=found.layout,
+    )
+    method = Method({"grpo": 1.0}, ObjectiveSettings(clip_low=CLIP, clip_high=CLIP))
+    passes = len(plan.micro[0])
+    detail = {"layout": found.layout, "passes": passes}
+    return Work(found.model, lambda: run_step(found, plan, method, World())["loss/kernel"], detail)
+
+
+def _padded(prompt: Any, completions: Any, behaviour: Any, advantages: np.ndarray, device: str) -> dict[str, Tensor]:
+    """What TRL's generation would have handed to its loss: prompts, completions padded on the right, masks."""
+    longest, count = max(map(len, completions)), len(completions)
+    ids_bt, mask_bt, old_bt = (np.full((count, longest), fill) for fill in (PAD, 0, 0.0))
+    for b, completion in enumerate(completions):
+        ids_bt[b, : len(completion)], mask_bt[b, : len(completion)] = completion, 1
+        old_bt[b, : len(completion)] = behaviour[b]
+    prompt_bt = torch.tensor([prompt] * count)
+    rows = {
+        "prompt_ids": prompt_bt,
+        "prompt_mask": torch.ones_like(prompt_bt),
+        "completion_ids": torch.from_numpy(ids_bt),
+        "completion_mask": torch.from_numpy(mask_bt),
+        "old_per_token_logps": torch.from_numpy(old_bt).float(),
+        "advantages": torch.from_numpy(advantages),
+        "num_items_in_batch": torch.tensor(float(mask_bt.sum())),
+    }
+    return {name: tensor.to(device) for name, tensor in rows.items()}
+
+
+def _plain(model: Any, rows: dict[str, Tensor]) -> float:
+    """Padded rows through transformers, whole logits of the completions, the clipped surrogate as written in the paper."""
+    target_bt, mask_bt, a_b1 = rows["completion_ids"], rows["completion_mask"], rows["advantages"][:, None]
+    logits_btv = model(
+        input_ids=torch.cat([rows["prompt_ids"], target_bt], 1),
+        attention_mask=torch.cat([rows["prompt_mask"], mask_bt], 1),
+        logits_to_keep=target_bt.shape[1] + 1,
+    ).logits[:, :-1]
+    logprob_bt = -torch.nn.functional.cross_entropy(
+        logits_btv.float().flatten(0, 1), target_bt.flatten(), reduction="none"
+    ).view_as(target_bt)
+    ratio_bt = (logprob_bt - rows["old_per_token_logps"]).exp()
+    surrogate_bt = torch.min(ratio_bt * a_b1, ratio_bt.clamp(1 - CLIP, 1 + CLIP) * a_b1)
+    loss = -((surrogate_bt * mask_bt).sum(1) / mask_bt.sum(1)).mean()
+    loss.backward()
+    return loss.item()
+
+
+def _trl(found: Any, shape: Shape, rows: dict[str, Tensor], compact: bool) -> Work:
+    """TRL's own trainer, its own `compute_loss`. `compact`: its head takes the rows that have a label, its CUDA way."""
+    trainer = grpo_trainer(found, shape, [lambda completions, **_: [0.0] * len(completions)])
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.train()
+
+    def step() -> float:
+        patch = mock.patch("trl.trainer.utils._use_triton", lambda _: True) if compact else mock.MagicMock()
+        with patch:
+            loss = trainer.compute_loss(trainer.model, rows)
+        loss.backward()
+        return loss.item()
+
+    return Work(trainer.model, step)
+
+
+def grpo_trainer(
+    found: Any, shape: Shape, rewards: list[Any], prompts: list[str] | None = None, **settings: Any
+) -> Any:
+    """TRL's GRPOTrainer on this model: one group a step, no KL, no activation checkpointing, the model's own precision."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    chosen = {
+        "output_dir": tempfile.mkdtemp(prefix="bench-trl-"),
+        "per_device_train_batch_size": shape.samples,
+        "num_generations": shape.samples,
+        "max_completion_length": shape.longest,
+        "beta": 0.0,
+        "epsilon": CLIP,
+        "loss_type": "grpo",
+        "activation_checkpointing": False,
+        "bf16": False,
+        "use_cpu": found.device.type == "cpu",
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
+    return GRPOTrainer(
+        model=found.model,
+        reward_funcs=rewards,
+        args=GRPOConfig(**(chosen | settings)),
+        train_dataset=Dataset.from_dict({"prompt": prompts or ["t3"] * shape.samples}),
+        processing_class=found.tokenizer,
+    )
