@@ -217,4 +217,7 @@ def _statistics(slice_: Slice, column: str) -> Iterator[tuple[RowGroup, bool, bo
 
 def _column(group: Any, name: str) -> Any:
     columns = (group.column(number) for number in range(group.num_columns))
-    return next(column for column in columns if column.path_in_schema.split(".")[0] == name)
+    for column in columns:
+        if column.path_in_schema.split(".")[0] == name:
+            return column
+    raise Refusal(f"a shard of the pool has no column {name}: it is a file of another table", "python -m data verify")

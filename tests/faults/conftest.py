@@ -57,7 +57,7 @@ QUESTIONS = [
 ]
 EVERYTHING = "stages=[prompts,answers,samples,scores,rewards,selections,corpus]"
 PROGRESS = re.compile(
-    r"(\w+/\S+: |pool \w+/|reward as SQL: |best of n: |run \S+ (started|resumed)|step \d+|warning: |imports\.\w+: "
+    r"(\w+/\S+: |pool \w+/|reward as SQL: |best of n: |run \S+ (started|resumed)|step \d+|warning: |memory: |imports\.\w+: "
     r"|answers: |slices \d+)"
 )
 """How every line begins that a command prints on stdout before it refuses."""
