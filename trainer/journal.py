@@ -54,10 +54,13 @@ class Run:
         """Replace run.json atomically."""
         with disk(self.folder):
             temporary = self.folder / f".{RECORD}.tmp"
-            temporary.write_text(
-                json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
-            )
-            replace_durably(temporary, self.folder / RECORD)
+            try:
+                temporary.write_text(
+                    json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
+                )
+                replace_durably(temporary, self.folder / RECORD)
+            finally:
+                temporary.unlink(missing_ok=True)  # a full disk leaves half of it
 
 
 @contextmanager
