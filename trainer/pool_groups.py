@@ -206,7 +206,7 @@ def _statistics(slice_: Slice, column: str) -> Iterator[tuple[RowGroup, bool, bo
         metadata, start = open_shard(file).metadata, 0
         for index in range(metadata.num_row_groups):
             group = metadata.row_group(index)
-            statistics = _column(group, column).statistics
+            statistics = _column(group, column, file).statistics
             there = statistics is not None and statistics.has_min_max
             missing = statistics is not None and bool(statistics.null_count or not there)
             if group.num_rows:
@@ -215,9 +215,9 @@ def _statistics(slice_: Slice, column: str) -> Iterator[tuple[RowGroup, bool, bo
             start, ordinal = start + group.num_rows, ordinal + group.num_rows
 
 
-def _column(group: Any, name: str) -> Any:
+def _column(group: Any, name: str, file: Any = "a shard") -> Any:
     columns = (group.column(number) for number in range(group.num_columns))
     for column in columns:
         if column.path_in_schema.split(".")[0] == name:
             return column
-    raise Refusal(f"a shard of the pool has no column {name}: it is a file of another table", "python -m data verify")
+    raise Refusal(f"{file} has no column {name}: it is a file of another table", "python -m data verify")
