@@ -45,14 +45,15 @@ def opened(name: str, runs: str) -> Iterator[Parent]:
     from data.refusal import Refusal
     from trainer.journal import Run
 
-    folder = model_folder(ModelSettings(path=name), runs)
     run = name.removeprefix("run:") if name.startswith("run:") else None
     record = (Run(run, Path(runs) / run).record or {}) if run else {}
-    if (folder / "adapter_config.json").is_file():
+    adapter = Path(runs) / run / "final" if run else Path(name)
+    if (adapter / "adapter_config.json").is_file():
         with tempfile.TemporaryDirectory(dir=runs if Path(runs).is_dir() else None) as place:
-            _merge(folder, Path(place), runs)
+            _merge(adapter, Path(place), runs)
             yield Parent(name, Path(place), record)
         return
+    folder = model_folder(ModelSettings(path=name), runs)
     if not any(folder.glob("*.safetensors")):
         raise Refusal(f"{folder} holds no *.safetensors weights", "convert them: model.save_pretrained(folder)")
     yield Parent(name, folder, record)
