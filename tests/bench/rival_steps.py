@@ -10,16 +10,19 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
 import torch
-from shapes import Shape, policy
+from our_step import CLIP, draw_tokens, group_of, our_step
+from shapes import VOCABULARY, Shape, policy
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from trainer.replay import Group
+
 VARIANTS = ("ours", "plain", "trl", "trl_completions")
-CLIP = 0.2
 PAD = 2
 
 
@@ -36,23 +39,16 @@ class Work:
 def work(variant: str, shape: Shape, layers: int, device: str = "cpu", dtype: str = "float32") -> Work:
     """The variant with a model of its own; the same weights, tokens, μ and advantages for every variant."""
     found = policy(layers, device, dtype)
-    prompt, completions = tokens(shape)
+    prompt, completions = draw_tokens(shape.prompt, shape.lengths, seed=0, vocabulary=VOCABULARY)
     behaviour = _behaviour(found, prompt, completions)
-    advantages = np.random.default_rng(1).normal(size=shape.samples).astype(np.float32)
+    group = group_of(prompt, completions, behaviour, np.random.default_rng(1).normal(size=shape.samples))
     if variant == "ours":
-        return _ours(found, shape, prompt, completions, behaviour, advantages)
+        return _ours(found, shape, group)
     found.model.set_attn_implementation("sdpa")
-    rows = _padded(prompt, completions, behaviour, advantages, device)
+    rows = _padded(group, device)
     if variant == "plain":
         return Work(found.model, lambda: _plain(found.model, rows))
     return _trl(found, shape, rows, compact=variant == "trl_completions")
-
-
-def tokens(shape: Shape, seed: int = 0, vocabulary: int = 49_152) -> tuple[list[int], list[list[int]]]:
-    """Random prompt and completions; no special ids among them."""
-    source = np.random.default_rng(seed)
-    draw = lambda n: source.integers(3, vocabulary, n).tolist()  # noqa: E731
-    return draw(shape.prompt), [draw(length) for length in shape.lengths]
 
 
 @torch.no_grad()
@@ -65,44 +61,27 @@ def _behaviour(found: Any, prompt: list[int], completions: list[list[int]]) -> l
     return [(row + source.normal(scale=0.15, size=len(row))).astype(np.float32) for row in rows]
 
 
-def _ours(found: Any, shape: Shape, prompt: Any, completions: Any, behaviour: Any, advantages: np.ndarray) -> Work:
-    from trainer.distributed import World
-    from trainer.method import Method
-    from trainer.objective_config import ObjectiveSettings
-    from trainer.plan import Items, plan_step
-    from trainer.replay import Group
-    from trainer.schedule import Weights
-    from trainer.step import run_step
-
-    group = Group(0, prompt, completions, behaviour, None, advantages, None)
-    plan = plan_step(
-        Weights(rl=1.0, bc=0.0, pt=0.0, kl=0.0),
-        Items(groups=[group]),
-        max_tokens=shape.longest,
-        budget=shape.budget,
-        layout=found.layout,
-    )
-    method = Method({"grpo": 1.0}, ObjectiveSettings(clip_low=CLIP, clip_high=CLIP))
-    passes = len(plan.micro[0])
-    detail = {"layout": found.layout, "passes": passes}
-    return Work(found.model, lambda: run_step(found, plan, method, World())["loss/kernel"], detail)
+def _ours(found: Any, shape: Shape, group: Group) -> Work:
+    step, plan = our_step(found, [group], shape.budget)
+    return Work(found.model, step, {"layout": found.layout, "passes": len(plan.micro[0])})
 
 
-def _padded(prompt: Any, completions: Any, behaviour: Any, advantages: np.ndarray, device: str) -> dict[str, Tensor]:
+def _padded(group: Group, device: str) -> dict[str, Tensor]:
     """What TRL's generation would have handed to its loss: prompts, completions padded on the right, masks."""
-    longest, count = max(map(len, completions)), len(completions)
+    completions, count = group.completions, len(group.completions)
+    longest = max(map(len, completions))
     ids_bt, mask_bt, old_bt = (np.full((count, longest), fill) for fill in (PAD, 0, 0.0))
     for b, completion in enumerate(completions):
         ids_bt[b, : len(completion)], mask_bt[b, : len(completion)] = completion, 1
-        old_bt[b, : len(completion)] = behaviour[b]
-    prompt_bt = torch.tensor([prompt] * count)
+        old_bt[b, : len(completion)] = group.behaviour[b]
+    prompt_bt = torch.tensor([group.prompt] * count)
     rows = {
         "prompt_ids": prompt_bt,
         "prompt_mask": torch.ones_like(prompt_bt),
         "completion_ids": torch.from_numpy(ids_bt),
         "completion_mask": torch.from_numpy(mask_bt),
         "old_per_token_logps": torch.from_numpy(old_bt).float(),
-        "advantages": torch.from_numpy(advantages),
+        "advantages": torch.from_numpy(group.advantages),
         "num_items_in_batch": torch.tensor(float(mask_bt.sum())),
     }
     return {name: tensor.to(device) for name, tensor in rows.items()}
@@ -143,7 +122,12 @@ def _trl(found: Any, shape: Shape, rows: dict[str, Tensor], compact: bool) -> Wo
 
 
 def grpo_trainer(
-    found: Any, shape: Shape, rewards: list[Any], prompts: list[str] | None = None, **settings: Any
+    found: Any,
+    shape: Shape,
+    rewards: list[Any],
+    prompts: list[str] | None = None,
+    settings: dict[str, Any] | None = None,
+    **beside: Any,
 ) -> Any:
     """TRL's GRPOTrainer on this model: one group a step, no KL, no activation checkpointing, the model's own precision."""
     from datasets import Dataset
@@ -164,10 +148,14 @@ def grpo_trainer(
         "save_strategy": "no",
         "disable_tqdm": True,
     }
-    return GRPOTrainer(
+    trainer = GRPOTrainer(
         model=found.model,
         reward_funcs=rewards,
-        args=GRPOConfig(**(chosen | settings)),
+        args=GRPOConfig(**(chosen | (settings or {}))),
         train_dataset=Dataset.from_dict({"prompt": prompts or ["t3"] * shape.samples}),
         processing_class=found.tokenizer,
+        **beside,
     )
+    if trainer.model.is_gradient_checkpointing:
+        raise RuntimeError("TRL recomputes its activations here: it would be slower than it need be")
+    return trainer

@@ -20,6 +20,7 @@ from shapes import SHAPES, describe
 
 STORE = ROOT / "build" / "bench"
 RIVALS = VARIANTS[1:]
+MEASURING = ("shapes", "our_step", "rival_steps", "rivals_measuring", "online_measuring")
 NAMES = {"plain": "transformers", "trl": "TRL", "trl_completions": "TRL, head over completions"}
 
 
@@ -49,7 +50,7 @@ def versions(python: str) -> str:
 
 
 def _speed(shape: str, options: Options, python: str) -> Figure:
-    file = _kept(shape, "times", options, "jsonl")
+    file = kept(shape, "times", options, "jsonl")
     told = (str(options.layers), str(options.repetitions), options.device, options.dtype, str(file))
     found = in_child("rivals_measuring.py", "time", shape, *told, python=python, loud=True)
     # CPU seconds where cores may be shared; an accelerator has none
@@ -74,7 +75,7 @@ def _speed(shape: str, options: Options, python: str) -> Figure:
 def _memory(shape: str, options: Options, python: str) -> Figure:
     found: dict[str, float] = {}
     for variant in VARIANTS:
-        file = _kept(shape, variant, options, "json")
+        file = kept(shape, variant, options, "json")
         if not file.exists():
             told = (shape, str(options.layers), variant, options.device, options.dtype)
             measured = in_child("rivals_measuring.py", "memory", *told, python=python)
@@ -93,7 +94,7 @@ def _memory(shape: str, options: Options, python: str) -> Figure:
     )
 
 
-def _kept(shape: str, what: str, options: Options, ending: str) -> Path:
+def kept(shape: str, what: str, options: Options, ending: str) -> Path:
     """Where this measurement of this code is kept."""
     settings: tuple[Any, ...] = (shape, what, options.layers, options.device, options.dtype)
     name = "-".join(str(setting).replace("/", "_") for setting in settings)
@@ -109,7 +110,7 @@ def code() -> str:
     here = Path(__file__).parent
     files = [
         *(ROOT / "trainer").rglob("*.py"),
-        *(here / f"{m}.py" for m in ("shapes", "rival_steps", "rivals_measuring")),
+        *(here / f"{m}.py" for m in MEASURING),
     ]
     hashed = hashlib.sha256()
     for file in sorted(files):

@@ -1,11 +1,11 @@
 """Four variants of one loss and backward pass against each other, in TRL's environment.
 
-    rivals_measuring.py time   SHAPE LAYERS REPETITIONS DEVICE DTYPE FILE     interleaved, one process; appends a line a repetition
-    rivals_measuring.py memory SHAPE LAYERS VARIANT DEVICE DTYPE              peak above weights and gradients, one process a variant
-    rivals_measuring.py versions                                              of what is compared
+    rivals_measuring.py time   SHAPE LAYERS REPETITIONS DEVICE DTYPE FILE   interleaved, one process; appends a line a repetition
+    rivals_measuring.py memory SHAPE LAYERS VARIANT DEVICE DTYPE            peak above weights and gradients, one process a variant
+    rivals_measuring.py versions                                            of what is compared
 
-Reads nothing but FILE, where an interrupted run left its repetitions; writes one line of JSON. Refuses (RuntimeError) variants whose
-losses or gradients disagree: a faster number of something else is none."""
+Reads nothing but FILE, where an interrupted run left its repetitions; writes one line of JSON. Refuses (RuntimeError) variants
+whose gradients disagree: a faster number of something else is none."""
 
 from __future__ import annotations
 
