@@ -1,7 +1,7 @@
 """Real steps of TRL's online GRPO beside our sampling, scoring and training: `online_measuring.py SHAPE LAYERS REPETITIONS FILE`.
 
 In TRL's environment, one process, by turns: a step of `GRPOTrainer.train()` (its generation by transformers, its reward from a
-teacher twice the student's size, loss, backward, AdamW), then of ours one group sampled, scored by the teacher and rescored by the
+teacher twice the student's size, loss with its head over completions only as on CUDA, backward, AdamW), then of ours one group sampled, scored by the teacher and rescored by the
 policy, and two training steps on it under two of ten recipes, AdamW included. Appends a line a turn to FILE, so that an interrupted
 run goes on; prints one line of JSON. Everything in (wall, CPU) seconds."""
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from our_step import group_of, our_step
-from rival_steps import grpo_trainer
+from rival_steps import compacted, grpo_trainer
 from shapes import SHAPES, Shape, policy, twice
 
 RECIPES = ("grpo", "dapo", "dr_grpo", "cispo", "tis", "seq_tis", "mis", "gspo", "naive", "m2po")
@@ -114,7 +114,8 @@ def _trl_steps(shape: Shape, layers: int, count: int, ours: Ours) -> list[dict[s
     ]
     settings = {"max_steps": count + 1, "learning_rate": RATE, "lr_scheduler_type": "constant"}
     trainer = grpo_trainer(student, shape, [_reward(teacher)], words, settings, callbacks=[Clock()])
-    trainer.train()
+    with compacted():
+        trainer.train()
     return rows
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -112,13 +113,17 @@ def _trl(found: Any, shape: Shape, rows: dict[str, Tensor], compact: bool) -> Wo
     trainer.model.train()
 
     def step() -> float:
-        patch = mock.patch("trl.trainer.utils._use_triton", lambda _: True) if compact else mock.MagicMock()
-        with patch:
+        with compacted() if compact else nullcontext():
             loss = trainer.compute_loss(trainer.model, rows)
         loss.backward()
         return loss.item()
 
     return Work(trainer.model, step)
+
+
+def compacted() -> AbstractContextManager[Any]:
+    """Within it TRL's head takes only the rows that have a label, as it decides for itself on CUDA."""
+    return mock.patch("trl.trainer.utils._use_triton", lambda _: True)
 
 
 def grpo_trainer(
