@@ -6,10 +6,10 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 SOURCES := data factory trainer tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check static bench
+.PHONY: help demo test check static bench bench-env
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.installed  ## two tiny models, a lake made from them, students trained from it, one table (minutes)
 	$(RUN) -m data.demo.run
@@ -28,6 +28,14 @@ static: .venv/.installed  ## the part of check that runs no test
 
 bench: .venv/.installed  ## speed and memory, each figure beside its goal
 	OMP_NUM_THREADS=1 $(RUN) tests/bench/run.py
+
+bench-env: .venv-bench/.installed  ## the environment of TRL, which make bench measures against
+
+.venv-bench/.installed: tests/bench/requirements-trl.txt pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install -q -c constraints.txt torch==2.13.0
+	.venv-bench/bin/pip install -q -c constraints.txt -r tests/bench/requirements-trl.txt -e .
+	@touch $@
 
 # torch comes first and pinned: unpinned it brings gigabytes of CUDA.
 .venv/.installed: pyproject.toml constraints.txt

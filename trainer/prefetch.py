@@ -5,14 +5,14 @@ the reader, or when nobody holds the result any more."""
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
-_END = object()
+_END: Any = object()
 
 
 def ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:
@@ -23,40 +23,11 @@ def ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:
     >>> list(ahead(iter([3, 1, 2]), 2))
     [3, 1, 2]
     """
-    waiting: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=depth)
-    left = threading.Event()
-    thread = threading.Thread(target=_fill, args=(items, waiting, left), name="prefetch", daemon=True)
-    thread.start()
+    reader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     try:
-        while True:
-            item, error = waiting.get()
-            if error is not None:
-                raise error
-            if item is _END:
-                return
+        waiting = deque(reader.submit(next, items, _END) for _ in range(depth))
+        while (item := waiting.popleft().result()) is not _END:
+            waiting.append(reader.submit(next, items, _END))
             yield item
     finally:
-        left.set()
-        while thread.is_alive():  # a full queue holds the thread: make room until it has seen that nobody is left
-            _drain(waiting)
-            thread.join(timeout=0.05)
-
-
-def _fill(items: Iterator[Any], waiting: queue.Queue[tuple[Any, BaseException | None]], left: threading.Event) -> None:
-    error: BaseException | None = None
-    try:
-        for item in items:
-            waiting.put((item, None))
-            if left.is_set():
-                return
-    except BaseException as raised:  # handed to the reader, whatever it is: nothing is swallowed here
-        error = raised
-    waiting.put((_END, error))
-
-
-def _drain(waiting: queue.Queue[Any]) -> None:
-    try:
-        while True:
-            waiting.get_nowait()
-    except queue.Empty:
-        return
+        reader.shutdown(cancel_futures=True)
