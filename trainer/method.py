@@ -23,6 +23,8 @@ class Method:
     """The pool's: RL, KL and drift are at it, imitation at 1 (MATH §1)."""
     behaviour_is_reference: bool = False
     """μ was rescored by the start policy itself: it is the reference where there are no other scores."""
+    start_without_adapters: bool = False
+    """The reference is the model with its adapters switched off, since the lake has no scores by the start."""
     special_n: Tensor | None = None
     """Special and template token ids, where an objective leaves them out."""
     autocast: str | None = None

@@ -81,6 +81,7 @@ def read_pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) 
     temperature, max_tokens, rescored_behaviour = sampling(lake, pool, reading)
     initial = recipe.trainer.losses.reference.kind == "initial"
     compared = initial and (leash or "reference" in wanted) and not rescored_behaviour
+    compared = compared and not recipe.trainer.optimiser.lora.enabled  # the model without its adapters is the start
     rescored = _rescored(lake, recipe, reading, pool, compared)
     say_weights(reading, pool, rescored, length)
     return PoolReading(

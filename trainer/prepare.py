@@ -174,10 +174,18 @@ def _method(recipe: TrainerRecipe, reading: Reading, policy: Policy, here: World
         settings.losses,
         pool.temperature if pool else 1.0,
         behaviour_is_reference=pool is not None and pool.rescored is None and pool.rescored_behaviour,
+        start_without_adapters=_start_without_adapters(recipe, reading, policy),
         special_n=None if special is None else torch.tensor(special),
         autocast=settings.optimiser.compute.autocast,
         sharded=here.size > 1 and settings.optimiser.compute.parallel == "fsdp",
     )
+
+
+def _start_without_adapters(recipe: TrainerRecipe, reading: Reading, policy: Policy) -> bool:
+    """Whether the reference is the model without its adapters: it is the start, and no other log π of the start is there."""
+    pool = reading.pool
+    unscored = pool is not None and pool.rescored is None and not pool.rescored_behaviour
+    return unscored and recipe.trainer.losses.reference.kind == "initial" and adapted(policy.model)
 
 
 def _copies(recipe: TrainerRecipe, reading: Reading) -> frozenset[str]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from data.refusal import Refusal
+from trainer.adapter import switched_off
 from trainer.distributed import World
 from trainer.drift.sums import DriftSums
 from trainer.drift.tail import k_hat
@@ -121,10 +122,13 @@ def compared(policy: Policy, plan: StepPlan, method: Method, world: World, copie
     found: list[dict[str, Tensor]] = [{} for _ in plan.micro[world.rank]]
     if not plan.counts.samples:
         return found
-    for name, weights in copies.weights.items():
+    states = {name: replaced(policy.model, weights) for name, weights in copies.weights.items()}
+    if method.start_without_adapters:
+        states[REFERENCE] = switched_off(policy)
+    for name, state in states.items():
         if name == REFERENCE and not plan.weights.kl and "reference" not in method.needs:
             continue
-        with replaced(policy.model, weights):
+        with state:
             for one, logprob_n in zip(found, pool_logprobs(policy, plan, method, world), strict=True):
                 one[name] = logprob_n
     return found

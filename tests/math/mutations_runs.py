@@ -11,6 +11,16 @@ SPREAD = named("tests/trainer/test_distributed.py", "test_spread_weights_take_th
 
 MUTATIONS: list[Mutation] = [
     Mutation(
+        "trainer/step.py",
+        "states[REFERENCE] = switched_off(policy)",
+        "states[REFERENCE] = replaced(policy.model, None)",
+        "adapter: the policy is its own reference",
+        named(
+            "tests/trainer/test_adapter_run.py",
+            "test_the_model_without_its_adapters_is_the_reference_where_the_lake_has_no_scores_of_the_start",
+        ),
+    ),
+    Mutation(
         "trainer/adapter.py",
         "delta = delta * layer.scaling[NAME]",
         "delta = delta * 1.0",

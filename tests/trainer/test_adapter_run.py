@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,19 @@ def test_the_final_adapter_is_the_average_where_one_is_kept(made: Any) -> None:
     name = next(iter(final))
     inside = name.removeprefix("base_model.model.").replace(".weight", ".default.weight")
     assert torch.equal(final[name], state[f"average/{inside}"]) and not torch.equal(final[name], last[name])
+
+
+def test_the_model_without_its_adapters_is_the_reference_where_the_lake_has_no_scores_of_the_start(made: Any) -> None:
+    settings = {**SAME, "losses__kl": 0.5, "checkpoint__every": None, "probe__every": None, "optimiser__ema": None}
+    train(made.with_(run="scored", **settings))
+    for slice_ in made.lake.slices("scores"):
+        shutil.rmtree(made.lake.root / slice_.path)
+    with pytest.raises(Refusal, match="no scores by the policy itself"):
+        train(made.with_(run="full", **{**settings, "optimiser__lora": Lora(enabled=False)}))
+    train(made.with_(run="unscored", **settings))
+    scored, unscored = metrics(made, "scored"), metrics(made, "unscored")
+    assert scored[-1]["kl_k3"] > 1e-5
+    for one, other in zip(scored, unscored, strict=True):  # cached scores are rounded to 15 bits
+        assert other["kl_k3"] == pytest.approx(one["kl_k3"], rel=1e-2, abs=1e-6)
+    first, second = (load_file(folder(made, run) / "final" / "model.safetensors") for run in ("scored", "unscored"))
+    assert max((first[name] - second[name]).abs().max().item() for name in first) <= 1e-4
