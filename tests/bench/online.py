@@ -28,7 +28,8 @@ def measure(options: Options) -> list[Figure]:
     wall, cpu = (costs(found["turns"], place) for place in (0, 1))
     steps = f"{cpu['train']:.2f} s a training step (median of {2 * len(found['turns'])}, {cpu['recipes']:.0f} recipes)"
     beside = (
-        f"per update, CPU seconds: TRL's step {cpu['trl']:.1f} (sampling, teacher's reward, loss with the head over completions, AdamW; median of "
+        f"per update, CPU seconds: TRL's step {cpu['trl']:.1f} (sampling, teacher's reward, loss with the head over "
+        f"completions, AdamW; median of "
         f"{len(found['turns'])}); ours sampling {cpu['sample']:.2f} + teacher {cpu['teacher']:.2f} + rescoring "
         f"{cpu['policy']:.2f}, once, and {steps}; extrapolated: (sampling + teacher + rescoring + 10 · step) ÷ "
         f"(10 · TRL's step); wall {wall['share']:.3f}; teacher of {found['teacher_layers']} layers"

@@ -1,9 +1,10 @@
 """Real steps of TRL's online GRPO beside our sampling, scoring and training: `online_measuring.py SHAPE LAYERS REPETITIONS FILE`.
 
 In TRL's environment, one process, by turns: a step of `GRPOTrainer.train()` (its generation by transformers, its reward from a
-teacher twice the student's size, loss with its head over completions only as on CUDA, backward, AdamW), then of ours one group sampled, scored by the teacher and rescored by the
-policy, and two training steps on it under two of ten recipes, AdamW included. Appends a line a turn to FILE, so that an interrupted
-run goes on; prints one line of JSON. Everything in (wall, CPU) seconds."""
+teacher twice the student's size, loss with its head over completions only as on CUDA, backward, AdamW), then of ours one group
+sampled, scored by the teacher and rescored by the policy, and two training steps on it under two of ten recipes, AdamW
+included. Appends a line a turn to FILE, so that an interrupted run goes on; prints one line of JSON. Everything in (wall, CPU)
+seconds."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ MUTATIONS = [
     Mutation(COPIES, "p.detach().clone()", "p.detach()", "reference: follows the policy", STATES),
     Mutation(COPIES, "not averaged and ", "", "reference: a running one is renewed", STATES),
     Mutation(COPIES, "1 - self.settings.decay", "self.settings.decay", "reference: share of the average", STATES),
-    Mutation(STEP, "for name, weights in copies.weights.items():\n", "for name, weights in list(copies.weights.items())[:0]:\n",
+    Mutation(STEP, "for name, weights in copies.weights.items()}", "for name, weights in list(copies.weights.items())[:0]}",
              "reference: the copies are not asked", RENEWED),
     Mutation(LOOP, "training.copies.before(training.policy.model, step)",
              "training.copies.before(training.policy.model, step + 1)", "reference: a step late",
