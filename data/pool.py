@@ -214,11 +214,14 @@ def find_answer_tokens(lake: Lake, recipe: Recipe, answers: Slice, prompts: Slic
 SOFT_NUMBERS = ("draws", "k")
 
 
-def find_soft_targets(lake: Lake, recipe: Recipe, base: Slice, scorer: str, kind: str, policy: str) -> Slice:
-    """Soft targets of exactly these tokens by one teacher; those of student_m by this student's own ids.
+def find_soft_targets(
+    lake: Lake, recipe: Recipe, base: Slice, scorer: str, kind: str, policy: str, without: str
+) -> Slice:
+    """Soft targets of exactly these tokens by one teacher; those of student_m by this student's own ids. `without` needs none.
 
     Draws and k are the recipe's where its factory section names them; the recipe's own seed is preferred, not asked for."""
-    table = "soft_targets" if base.table == "samples" else "answer_soft_targets"
+    of = "samples" if base.table == "samples" else "answers"
+    table = "soft_targets" if of == "samples" else "answer_soft_targets"
     section = {} if recipe.factory is None else _section(recipe.factory)
     wanted = _fields(section["soft_targets"]) if section.get("soft_targets") else {}
     numbers = {name: wanted[name] for name in SOFT_NUMBERS if wanted.get("kind") == kind and name in wanted}
@@ -233,7 +236,7 @@ def find_soft_targets(lake: Lake, recipe: Recipe, base: Slice, scorer: str, kind
     if not found:
         raise Refusal(
             f"{base.path} has no soft targets of kind {kind} by {scorer}",
-            command(recipe, "soft_targets") + f" soft_targets.kind={kind}, or losses.soft=0",
+            command(recipe, "soft_targets") + f" soft_targets.of={of} soft_targets.kind={kind}, or {without}",
         )
     own = [s for s in found if s.settings.get("seed") == recipe.seed]
     return (own or found)[-1]

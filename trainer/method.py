@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainer.config import Losses
 from trainer.objective_config import ObjectiveSettings
-from trainer.objectives import needs, scope
+from trainer.objectives import needs, scope, support_kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,11 @@ class Method:
     def needs(self) -> frozenset[str]:
         """What the objectives look at (objectives.py)."""
         return needs(self.objective)
+
+    @property
+    def support(self) -> str | None:
+        """Kind of soft targets of the samples that the objectives read beside log p; None: none."""
+        return support_kind(self.objective, self.clip)
 
     @property
     def scope(self) -> str:

@@ -59,6 +59,8 @@ class Teacher:
     """minillm: discount of later tokens in R."""
     variant: str = "paper"
     """minillm: paper (MATH §5), or lmops: R from t on, rewards under the start policy, whitened over the step."""
+    single: str = "observed"
+    """minillm: a token's own KL from the drawn id (observed), or over top k and rest: the teacher's (coarse), student_topk."""
 
     def __post_init__(self) -> None:
         in_range("clip.teacher.cap", self.cap, 1e-12)
@@ -66,6 +68,7 @@ class Teacher:
         in_range("clip.teacher.decay", self.decay, 0, 1)
         in_range("clip.teacher.gamma", self.gamma, 0, 1)
         one_of("clip.teacher.variant", self.variant, ("paper", "lmops"))
+        one_of("clip.teacher.single", self.single, ("observed", "coarse", "student_topk"))
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,7 @@ def _rows(group: Group, start: int, end: int) -> Group:
         "baseline",
         "teacher",
         "token_advantages",
+        "support",
     )
     known: dict[str, Any] = {name: getattr(group, name) for name in names}
     return replace(group, **{name: value[start:end] for name, value in known.items() if value is not None})

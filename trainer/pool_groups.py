@@ -1,7 +1,8 @@
 """The pool as a source of groups, a row group at a time: samples zipped with what is said of them elsewhere.
 
-Reads `samples` and `groups`, the policy's and the teacher's `scores`, and a component's values a token. Only groups and samples
-that are in the loss come out. Refuses a missing or all-zero μ, lists of another length than their tokens, foreign groups."""
+Reads `samples` and `groups`, the policy's and the teacher's `scores`, the teacher's `soft_targets`, and a component's values a
+token. Only groups and samples that are in the loss come out. Refuses a missing or all-zero μ, lists of another length than their
+tokens, foreign groups."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from data.manifest import Slice
 from data.refusal import Refusal
 from data.storage import read_shard
 from data.zip import RowGroup, open_shard, row_groups, zip_groups
-from trainer.replay import Beside, Group, Vectors, lists
+from trainer.replay import Beside, Group, Support, Vectors, lists
+from trainer.soft import TARGETS, support_of
 from trainer.stream import Source
 
 # alias beside the samples → its column, and what its numbers are called in refusals
@@ -41,6 +43,8 @@ def pool_source(
     others = {
         alias: (slice_, [column]) for alias, column in COLUMNS.items() if (slice_ := getattr(beside, alias)) is not None
     }
+    if beside.soft is not None:
+        others["soft"] = (beside.soft, TARGETS)
     shard_first = np.searchsorted(starts, np.cumsum([0, *(s.rows for s in samples.shards)]))
     columns = ["token_ids", "behaviour_logprobs", *(["finish_reason"] if vectors.rewards is not None else [])]
 
@@ -75,6 +79,7 @@ class _Block:
             for alias, column in COLUMNS.items()
             if f"{alias}.{column}" in names
         }
+        self.soft = {one: lists(table.column(f"soft.{one}")) for one in TARGETS} if "soft.ids" in names else None
         self.cut = is_truncated(table.column("finish_reason")) if "finish_reason" in names else None
 
     def check(self, row: int, what: str, values: np.ndarray) -> np.ndarray:
@@ -91,6 +96,20 @@ class _Block:
         """What stands beside these rows, None where nothing of that name was read."""
         found = self.beside.get(alias)
         return None if found is None else [self.check(row, CALLED[alias], found[row]) for row in rows]
+
+    def support(self, rows: Sequence[int], slice_: Slice | None) -> list[list[Support]] | None:
+        """The teacher's log p at several ids of each token of these rows; None where it was not read."""
+        if self.soft is None or slice_ is None:
+            return None
+        return [
+            support_of(
+                {name: values[row] for name, values in self.soft.items()},
+                len(self.tokens[row]),
+                "top_k",
+                f"{slice_.path}: a sample of group {hex_id(int(self.ids[row]))}",
+            )
+            for row in rows
+        ]
 
 
 def _group(
@@ -119,6 +138,7 @@ def _group(
         baseline=baseline,
         teacher=block.of("teacher", local),
         token_advantages=_token_advantages(block, local, here, span, vectors, beside.token_weight),
+        support=block.support(local, beside.soft),
         joined=None if np.isnan(joined) else float(joined),
     )
 

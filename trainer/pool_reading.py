@@ -1,7 +1,8 @@
 """What a run reads of its pool: samples, the reward and what shapes it, scores of the policy and of the teacher.
 
 Reads manifests, scalars and footers. Writes nothing. Refuses what the objectives need and the lake lacks: a reward, scores of the
-teacher, values a token, answers that may join; and a pool whose μ is missing or that no group can teach anything."""
+teacher, its soft targets, values a token, answers that may join; and a pool whose μ is missing or that no group can teach
+anything."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from data.manifest import Slice
 from data.refusal import Refusal, nearest
 from trainer.components import component_names, find_components, imported_rewards
 from trainer.config import TrainerRecipe
-from trainer.objectives import needs
+from trainer.objectives import needs, support_kind
 from trainer.pool_notes import sampling, say_counts, say_weights
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class PoolReading:
     """Whether advantages depend on what else is in the step (`mean_batch_std`)."""
     teacher: Slice | None = None
     """Scores of the recipe's teacher, where an objective asks for them."""
+    soft: Slice | None = None
+    """The teacher's log p at several ids of each token, where an objective asks for it."""
     token_reward: tuple[Slice, float] | None = None
     """The component with values a token, and its weight."""
     token_valid: np.ndarray | None = None
@@ -84,6 +87,7 @@ def read_pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) 
     compared = compared and not recipe.trainer.optimiser.lora.enabled  # the model without its adapters is the start
     rescored = _rescored(lake, recipe, reading, pool, compared)
     say_weights(reading, pool, rescored, length)
+    teacher = _teacher(lake, recipe, reading, pool) if "teacher" in wanted else None
     return PoolReading(
         pool,
         found,
@@ -94,7 +98,8 @@ def read_pool(lake: Lake, recipe: TrainerRecipe, reading: Reading, leash: bool) 
         max_tokens,
         rescored_behaviour,
         normalised_by_step=rewarded and replay.advantage == "mean_batch_std",
-        teacher=_teacher(lake, recipe, reading, pool) if "teacher" in wanted else None,
+        teacher=teacher,
+        soft=_soft(lake, recipe, reading, pool, teacher),
         token_reward=None if token_slice is None else (token_slice, replay.shaping.token_weight),
         token_valid=token_valid,
         blocks=blocks,
@@ -234,6 +239,15 @@ def _teacher(lake: Lake, recipe: TrainerRecipe, reading: Reading, pool: pools.Po
     return reading.use(found)
 
 
+def _soft(lake: Lake, recipe: TrainerRecipe, reading: Reading, pool: pools.Pool, teacher: Slice | None) -> Slice | None:
+    """The teacher's log p at several ids of each token of exactly these samples; None where no objective reads it."""
+    kind = support_kind(reading.objective, recipe.trainer.clip)
+    if kind is None or teacher is None:
+        return None
+    scorer, without = teacher.models["scorer"], "clip.teacher.single=observed"
+    return reading.use(pools.find_soft_targets(lake, recipe, pool.samples, scorer, kind, pool.policy, without))
+
+
 def pool_source(reading: PoolReading, vector: np.ndarray) -> Source[Group]:
     """The pool as a source of groups; `vector` is the advantages' memory-mapped file."""
     from trainer.pool_groups import pool_source as source
@@ -252,5 +266,5 @@ def pool_source(reading: PoolReading, vector: np.ndarray) -> Source[Group]:
         token_valid=reading.token_valid,
     )
     values, weight = reading.token_reward or (None, 1.0)
-    beside = Beside(reading.rescored, reading.teacher, values, weight)
+    beside = Beside(reading.rescored, reading.teacher, values, weight, reading.soft)
     return source(reading.pool.samples, reading.pool.groups, beside, vectors, reading.blocks)

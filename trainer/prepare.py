@@ -24,7 +24,7 @@ from trainer.guard import Guard, parse_guard
 from trainer.imitation import fitting
 from trainer.journal import Run
 from trainer.method import Method
-from trainer.objectives import TOKEN_REWARDS, needs
+from trainer.objectives import TOKEN_REWARDS, needs, support_kind
 from trainer.optimiser import build
 from trainer.pool_reading import pool_source
 from trainer.probe import prober
@@ -117,10 +117,13 @@ def _estimated(recipe: TrainerRecipe, reading: Reading, here: World) -> None:
             " computes in half precision and keeps them"
         )
     active = ever(settings.losses, settings.steps)
+    alone = (
+        active["rl"] and support_kind(reading.objective, settings.clip) is not None
+    )  # a token's own KL, beside the kernel
     load = memory.Load(
         tokens=settings.replay.micro_batch_tokens,
         copies=len(_copies(recipe, reading)) + settings.probe.kl,
-        terms=max(1, sum(bool(active[name]) for name in ("rl", "bc", "pt", "soft"))),
+        terms=max(1, sum(bool(active[name]) for name in ("rl", "bc", "pt", "soft")) + alone),
         processes=here.size,
         width=2 if half else 4,
     )

@@ -45,6 +45,8 @@ class Group:
     """log p of the teacher on the samples' own tokens, where an objective asks for it."""
     token_advantages: list[np.ndarray] | None = None
     """λ·(v_t − mean of the group's v), one array a sample, where a token reward is asked for."""
+    support: list[list[Support]] | None = None
+    """The teacher's log p at several ids of each token, where an objective asks for it."""
     joined: float | None = None
     """Reward of the answer that joins the group's statistics, where the step normalises them itself."""
 
@@ -85,6 +87,8 @@ class Beside:
     """A component with one value a token."""
     token_weight: float = 1.0
     """λ of that component."""
+    soft: Slice | None = None
+    """The teacher's log p at several ids a token (`soft_targets`)."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ counts, answers that no forward pass can read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,9 @@ def soft_targets(lake: Lake, recipe: TrainerRecipe, reading: Reading) -> SoftRea
     if scorer is None:
         what = "the recipe has no teacher" if recipe.teacher is None else f"{recipe.lake} has nothing by the teacher"
         raise Refusal(f"losses.soft: {what}", pools.command(recipe, "answers,soft_targets") + ", or losses.soft=0")
-    found = pools.find_soft_targets(lake, recipe, tokens, scorer, KINDS[target], reading.start.model_id)
+    found = pools.find_soft_targets(
+        lake, recipe, tokens, scorer, KINDS[target], reading.start.model_id, "losses.soft=0"
+    )
     return SoftReading(tokens, reading.use(found), target)
 
 
@@ -127,13 +129,15 @@ def _texts(reading: SoftReading, block: RowGroup, answers: _Answers) -> list[Sof
         where = f"{reading.targets.path}: the answer to prompt {hex_id(ids[row])}"
         own = {name: columns[name][row] for name in TARGETS}
         found.append(
-            SoftText(prompt.tolist(), completion.tolist(), _support(own, len(completion), reading.target, where))
+            SoftText(prompt.tolist(), completion.tolist(), support_of(own, len(completion), reading.target, where))
         )
     return found
 
 
-def _support(own: dict[str, np.ndarray], tokens: int, target: str, where: str) -> list[Support]:
-    """One a token. own: sizes (tokens,), and ids, counts, logprobs flat; a list that is not there is empty."""
+def support_of(own: Mapping[str, np.ndarray], tokens: int, target: str, where: str) -> list[Support]:
+    """One a token. own: sizes (tokens,), and ids, counts, logprobs flat; a list that is not there is empty.
+
+    `target`, a word of losses.soft_target, says which numbers must be there."""
     next_command = "python -m data verify, or the factory's stage soft_targets again"
     sizes, ids = own["sizes"], own["ids"]
     if len(sizes) != tokens or int(sizes.sum()) != len(ids) or (sizes < 1).any():

@@ -42,6 +42,7 @@ from trainer.method import Method
 from trainer.objectives import Metrics
 from trainer.optimiser import trained
 from trainer.plan import MicroBatch, StepPlan
+from trainer.pool_soft import single_step
 from trainer.pool_terms import Known, TokenWeights, batch_weights, step_weights, view_of
 from trainer.references import REFERENCE, Copies
 from trainer.support import SUPPORT, padded_support
@@ -210,10 +211,15 @@ def _pool_loss(
 ) -> Tensor:
     if fixed_n is not None:
         weights_n = fixed_n
-        loss, _ = kernel_head(
+        loss, logprob_n = kernel_head(
             hidden_nd, head, target_n, lambda _, part: weights_n[part], temperature=method.temperature
         )
-        return loss
+        if method.support is None:
+            return loss
+        view = view_of(batch, logprob_n, method, known)
+        single, metrics = single_step(hidden_nd, head, batch, view, plan, method)
+        sums.add_all(metrics)
+        return loss + single
     if method.scope == "token":
         view = view_of(batch, torch.zeros(len(target_n), device=hidden_nd.device), method, known)
         weigh = TokenWeights(view, plan, method)
@@ -244,8 +250,9 @@ def _soft_loss(hidden_nd: Tensor, head: Head, batch: MicroBatch, plan: StepPlan,
     """λ·Σ_t loss_t/Z over the teacher's answers with soft targets; Z is the step's count of their tokens."""
     support = padded_support([one for text in batch.soft for one in text.support], hidden_nd.device)
     logprob_nk = support_logprobs(hidden_nd, head, support.ids_nk)
-    total, count = SUPPORT[method.losses.soft_target](logprob_nk, support)
-    sums.add("loss/soft", total.detach(), count)
+    value_n = SUPPORT[method.losses.soft_target](logprob_nk, support)
+    total = value_n.sum()
+    sums.add("loss/soft", total.detach(), len(value_n))
     return plan.weights.soft * total / plan.soft_tokens
 
 

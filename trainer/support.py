@@ -1,7 +1,7 @@
 """Support losses: the teacher's distribution at given ids, against log π at the same ids. They carry their own gradient.
 
-Reads log π (n, k) from the head and what the lake stores of a position: ids with counts of draws, or with log p. Gives (sum,
-count): a sum over positions that the step divides by its own count. Axis suffixes: n flat tokens, k ids of a position. Nats.
+Reads log π (n, k) from the head and what the lake stores of a position: ids with counts of draws, or with log p. Gives one value
+a position (n,), which the step weighs and divides by its own count. Axis suffixes: n flat tokens, k ids of a position. Nats.
 Source: MATH §5, §7."""
 
 from __future__ import annotations
@@ -57,37 +57,36 @@ def padded_support(rows: Sequence[Support], device: torch.device | str = "cpu") 
     return SupportTarget(ids_nk, mask_nk, padded("counts", np.float32), padded("logprobs", np.float32))
 
 
-def counts(logprob_nk: Tensor, target: SupportTarget) -> tuple[Tensor, int]:
-    """Σ_n −Σ_k counts/N·log π: cross-entropy to N draws with replacement, unbiased for the teacher's distribution p."""
+def counts(logprob_nk: Tensor, target: SupportTarget) -> Tensor:
+    """−Σ_k counts/N·log π: cross-entropy to N draws with replacement, unbiased for the teacher's distribution p."""
     counts_nk = _given(target.counts_nk, "counts")
     return _cross_entropy(logprob_nk, counts_nk / counts_nk.sum(1, keepdim=True), target)
 
 
-def renormalised(logprob_nk: Tensor, target: SupportTarget) -> tuple[Tensor, int]:
-    """Σ_n −Σ_k p_k/Σp·log π over the distinct drawn ids: biased to the head of p (the Gemma 3 report's wording)."""
+def renormalised(logprob_nk: Tensor, target: SupportTarget) -> Tensor:
+    """−Σ_k p_k/Σp·log π over the distinct drawn ids: biased to the head of p (the Gemma 3 report's wording)."""
     p_nk = torch.where(target.mask_nk, _given(target.logp_nk, "log p"), -torch.inf).softmax(1)
     return _cross_entropy(logprob_nk, p_nk, target)
 
 
-def top_k(logprob_nk: Tensor, target: SupportTarget) -> tuple[Tensor, int]:
-    """Σ_n −Σ_k p_k·log π_k − p_tail·log π_tail: cross-entropy between (top-k, tail); a lower bound of the full one."""
+def top_k(logprob_nk: Tensor, target: SupportTarget) -> Tensor:
+    """−Σ_k p_k·log π_k − p_tail·log π_tail: cross-entropy between (top-k, tail); a lower bound of the full one."""
     p_nk, tail_p_n = _with_tail(_given(target.logp_nk, "log p"), target.mask_nk)
     _, tail_pi_n = _with_tail(logprob_nk, target.mask_nk)
-    inside = _cross_entropy(logprob_nk, p_nk, target)[0]
-    return inside - (tail_p_n * tail_pi_n.log()).sum(), len(p_nk)
+    return _cross_entropy(logprob_nk, p_nk, target) - tail_p_n * tail_pi_n.log()
 
 
-def coarse(logprob_nk: Tensor, target: SupportTarget) -> tuple[Tensor, int]:
-    """Σ_n KL(π‖p) between (ids, tail): a lower bound of the reverse KL. With a teacher's top-k it is `coarse`, with the student's
+def coarse(logprob_nk: Tensor, target: SupportTarget) -> Tensor:
+    """KL(π‖p) between (ids, tail): a lower bound of the reverse KL. With a teacher's top-k it is `coarse`, with the student's
     own ids (`student_m`) it is tight where π lives."""
     logp_nk = _given(target.logp_nk, "log p")
     pi_nk, tail_pi_n = _with_tail(logprob_nk, target.mask_nk)
     _, tail_p_n = _with_tail(logp_nk, target.mask_nk)
     gap_nk = torch.where(target.mask_nk, logprob_nk - logp_nk, 0.0)
-    return (pi_nk * gap_nk).sum() + (tail_pi_n * (tail_pi_n.log() - tail_p_n.log())).sum(), len(pi_nk)
+    return (pi_nk * gap_nk).sum(1) + tail_pi_n * (tail_pi_n.log() - tail_p_n.log())
 
 
-SUPPORT: dict[str, Callable[[Tensor, SupportTarget], tuple[Tensor, int]]] = {
+SUPPORT: dict[str, Callable[[Tensor, SupportTarget], Tensor]] = {
     "counts": counts,
     "renormalised": renormalised,
     "top_k": top_k,
@@ -95,8 +94,8 @@ SUPPORT: dict[str, Callable[[Tensor, SupportTarget], tuple[Tensor, int]]] = {
 }
 
 
-def _cross_entropy(logprob_nk: Tensor, weight_nk: Tensor, target: SupportTarget) -> tuple[Tensor, int]:
-    return -torch.where(target.mask_nk, weight_nk * logprob_nk, 0.0).sum(), len(weight_nk)
+def _cross_entropy(logprob_nk: Tensor, weight_nk: Tensor, target: SupportTarget) -> Tensor:
+    return -torch.where(target.mask_nk, weight_nk * logprob_nk, 0.0).sum(1)
 
 
 def _with_tail(logprob_nk: Tensor, mask_nk: Tensor) -> tuple[Tensor, Tensor]:

@@ -147,12 +147,15 @@ def test_soft_targets_are_those_of_the_tokens_the_teacher_the_kind_and_the_recip
 
     def found(wanted: str, **section: Any) -> Slice:
         asking = dataclasses.replace(recipe, factory={"soft_targets": section} if section else None)
-        return find_soft_targets(lake, asking, base, "id-a", wanted, "id-s")
+        return find_soft_targets(lake, asking, base, "id-a", wanted, "id-s", "losses.soft=0")
 
     assert found("sampled") == made[1], "the newest, where the recipe names no numbers"
     assert found("sampled", kind="sampled", draws=256) == made[0]
     assert found("top_k", kind="sampled", draws=256) == made[2]
     assert found("student_m") == made[3]
     for scorer, kind, policy in (("id-b", "top_k", "id-s"), ("id-a", "student_m", "id-other")):
-        with pytest.raises(Refusal, match=rf"no soft targets of kind {kind} by {scorer}"):
-            find_soft_targets(lake, recipe, base, scorer, kind, policy)
+        said = (
+            rf"(?s)no soft targets of kind {kind} by {scorer}.*soft_targets.of=answers soft_targets.kind={kind}, or x=0"
+        )
+        with pytest.raises(Refusal, match=said):
+            find_soft_targets(lake, recipe, base, scorer, kind, policy, "x=0")

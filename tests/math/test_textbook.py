@@ -48,6 +48,10 @@ METHODS = [
         ("minillm", ObjectiveSettings(teacher=one))
         for one in (Teacher(cap=1.2, gamma=0.7), Teacher(variant="lmops", gamma=0.9))
     ],
+    *[
+        ("minillm", ObjectiveSettings(teacher=one))
+        for one in (Teacher(single="coarse", cap=1.2), Teacher(single="student_topk", variant="lmops"))
+    ],
 ]
 IDS = [f"{name}-{i}" for i, (name, _) in enumerate(METHODS)]
 

@@ -173,7 +173,8 @@ def minillm(case, logp, settings):
         deviation = math.sqrt(fmean((value - mean) ** 2 for value in long.values()) + 1e-8)
         long = {key: (value - mean) / deviation for key, value in long.items()}
     for (j, t), value in long.items():
-        short = case.teacher[j, t] - case.logprobs[j, t]
+        # the other forms of the token's own part are no function of the drawn token alone: tests/trainer/test_pool_soft.py
+        short = case.teacher[j, t] - case.logprobs[j, t] if rules.single == "observed" else 0.0
         total = total + cap_of(rho(case, j, t), rules.cap) * (short + value) * logp[j][t]
     return total
 

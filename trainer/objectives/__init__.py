@@ -29,12 +29,12 @@ from trainer.objectives.ratios import (
     truncate,
 )
 from trainer.objectives.sequence import astar_po, asymre, gspo, kimi, seq_tis, tb_vargrad, topr
-from trainer.objectives.teacher import minillm, opd
+from trainer.objectives.teacher import minillm, opd, single_weight
 from trainer.objectives.token import cispo, decoupled, grpo, m2po, mis, naive, tis
 
 __all__ = [
     "MAX_LOG_RATIO", "OBJECTIVES", "Aggregation", "Coefficients", "Metrics", "Objective", "ObjectiveSettings", "Scope",
-    "flat_region", "needs", "parse_objective", "ratio", "scope", "truncate",
+    "flat_region", "needs", "parse_objective", "ratio", "scope", "support_kind", "truncate",
 ]  # fmt: skip
 
 _NEXT = "python -m trainer recipe=demo"
@@ -63,7 +63,7 @@ ROWS = (
     Objective("seed_softmax", "group", "prompt", _REWARD, seed_softmax),
     Objective("opd", "token", "token", _TEACHER | {"special"}, opd),
     Objective("raft", "group", "token", _REWARD, raft),
-    Objective("minillm", "step", "token", _TEACHER, minillm),
+    Objective("minillm", "step", "token", _TEACHER, minillm, single_weight),
 )
 OBJECTIVES: dict[str, Objective] = {row.name: row for row in ROWS}
 SCOPES: tuple[Scope, ...] = ("token", "sample", "group", "step")
@@ -88,6 +88,19 @@ def scope(objective: Mapping[str, float]) -> Scope:
     """
     widths = [SCOPES.index(OBJECTIVES[name].scope) for name, weight in objective.items() if weight]
     return SCOPES[max(widths, default=0)]
+
+
+SUPPORT_KINDS = {"observed": None, "coarse": "top_k", "student_topk": "student_m"}
+
+
+def support_kind(objective: Mapping[str, float], settings: ObjectiveSettings) -> str | None:
+    """Kind of soft targets of the samples that the sum reads (`clip.teacher.single`); None: none.
+
+    >>> support_kind({"minillm": 1.0}, ObjectiveSettings()) is None
+    True
+    """
+    asked = any(OBJECTIVES[name].support is not None for name, weight in objective.items() if weight)
+    return SUPPORT_KINDS[settings.teacher.single] if asked else None
 
 
 def parse_objective(value: str | Mapping[str, float]) -> dict[str, float]:

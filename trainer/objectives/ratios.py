@@ -43,6 +43,8 @@ class Objective:
     needs: frozenset[str]
     """What it looks at: behaviour, reward (advantages), raw_reward, teacher, reference, prox, special."""
     coefficient: Callable[[StepView, ObjectiveSettings], Coefficients]
+    support: Callable[[StepView, ObjectiveSettings], Tensor] | None = None
+    """Coefficient (b, t) of its KL at several ids of a token (pool_soft.py), where its settings ask for one."""
 
 
 def ratio(log_ratio: Tensor) -> Tensor:

@@ -41,8 +41,8 @@ def minillm(view: StepView, settings: ObjectiveSettings) -> Coefficients:
     """c = min(ρ, C)·[(log p − log π) + R]: reverse KL to the teacher, the token's own and that of what follows it.
 
     paper: R_{t+1} = 1/(T−t)·Σ_{u>t} γ^{u−t−1}·(log p_u − log π_u), 0 at the last token. lmops: R from t on, of roll-out-time
-    log-probabilities (π_old, or μ), whitened over the step's tokens; the view is then the whole step's. The token's own part is
-    the one observed from the drawn token.
+    log-probabilities (π_old, or μ), whitened over the step's tokens; the view is then the whole step's. The token's own part,
+    log p − log π, is here only where `single` is observed; the others' is a KL over several ids (pool_soft.py, `single_weight`).
     Source: arXiv 2306.08543 eq. 3-7, MATH §5. Differs: weights by single-token ρ as there, length normalisation over the
     remaining tokens."""
     teacher_bt, rules = wanted(view.teacher_bt, "teacher"), settings.teacher
@@ -53,13 +53,23 @@ def minillm(view: StepView, settings: ObjectiveSettings) -> Coefficients:
         long_bt = whitened(to_go(teacher_bt - drawn_bt, view.mask_bt, rules.gamma, first=0), view.mask_bt)
     else:
         long_bt = to_go(gap_bt, view.mask_bt, rules.gamma, first=1)
-    surrogate_bt = truncated_primitive(log_ratio_bt, rules.cap) * long_bt + _primitive(view, teacher_bt, rules.cap)
+    observed = rules.single == "observed"
+    own_bt = gap_bt if observed else torch.zeros_like(gap_bt)
+    surrogate_bt = truncated_primitive(log_ratio_bt, rules.cap) * long_bt
+    if observed:
+        surrogate_bt = surrogate_bt + _primitive(view, teacher_bt, rules.cap)
     metrics = {
         "teacher_gap": mean_metric(gap_bt, view.mask_bt),
         "to_go": mean_metric(long_bt, view.mask_bt),
         "surrogate": mean_metric(surrogate_bt, view.mask_bt),
     }
-    return Coefficients(masked(weight_bt * (gap_bt + long_bt), view.mask_bt), metrics)
+    return Coefficients(masked(weight_bt * (own_bt + long_bt), view.mask_bt), metrics)
+
+
+def single_weight(view: StepView, settings: ObjectiveSettings) -> Tensor:
+    """min(ρ, C) of each token: what minillm's own reverse KL of a token, over several ids, is weighed by. Source: MATH §5."""
+    weight_bt = truncate(ratio(view.logprobs_bt - view.behaviour_bt), settings.teacher.cap)
+    return masked(weight_bt, view.mask_bt)
 
 
 def to_go(reward_bt: Tensor, mask_bt: Tensor, gamma: float, first: int) -> Tensor:
