@@ -11,6 +11,7 @@ import torch
 from trainer.losses import kl_coefficient
 from trainer.objective_config import ObjectiveSettings, Teacher
 from trainer.objectives import OBJECTIVES
+from trainer.support import SupportTarget, coarse
 from trainer.view import StepView
 
 LETTERS = range(3)
@@ -106,6 +107,35 @@ def test_minillm_is_the_single_step_and_the_weighted_reward_of_what_follows(logi
     got = expected(logits, mu, OBJECTIVES["minillm"].coefficient(view(pi, mu, p), OPEN).c_bt)
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
     assert (want - flat(-divergence(pi, p, mu), logits)).abs().max() > 0.05
+
+
+def over_ids(logits: list[torch.Tensor], mu: World, p: World, single: str, ids: list[int]) -> torch.Tensor:
+    """What minillm's step moves along in expectation over μ, where its own KL of a token is over these ids and the rest."""
+    settings = ObjectiveSettings(cap=None, teacher=Teacher(single=single))
+    pi, row = policy(logits), OBJECTIVES["minillm"]
+    found, chance_b = view(pi, mu, p), mu.texts().detach().sum(1).exp()
+    assert row.support is not None
+    weight_bt = row.support(found, settings) * chance_b[:, None]
+    contexts = [[(pi.first, p.first), (pi.second[a], p.second[a])] for a, _ in TEXTS]
+    total = torch.zeros((), dtype=torch.float64)
+    for weights, places in zip(weight_bt, contexts, strict=True):
+        for weight, (own_v, p_v) in zip(weights, places, strict=True):
+            here = torch.tensor([ids])
+            target = SupportTarget(here, torch.ones_like(here, dtype=torch.bool), None, p_v[here])
+            total = total + weight * coarse(own_v[here], target)[0]
+    return expected(logits, mu, row.coefficient(found, settings).c_bt) - flat(total, logits)
+
+
+@pytest.mark.parametrize("single", ["coarse", "student_topk"])
+def test_over_the_whole_vocabulary_minillms_own_kl_is_exact_and_the_drawn_tokens_mean_is_it(logits, single):
+    pi, mu, p = policy(logits), world(1), world(2)
+    follows = (mu.second.exp() * (p.second - pi.second)).sum(1).detach()
+    want = flat(-divergence(pi, p, mu) + (pi.first.exp() * follows).sum(), logits)
+    observed = expected(logits, mu, OBJECTIVES["minillm"].coefficient(view(pi, mu, p), OPEN).c_bt)
+    torch.testing.assert_close(observed, want, rtol=1e-10, atol=1e-12)
+    for ids in ([0, 1, 2], [2, 0]):  # two of three letters leave one: the rest is that letter
+        torch.testing.assert_close(over_ids(logits, mu, p, single, ids), want, rtol=1e-10, atol=1e-12)
+    assert (over_ids(logits, mu, p, single, [0]) - want).abs().max() > 0.01, "with one id of three it is coarse"
 
 
 def kl(logits: list[torch.Tensor], mu: World, reference: World, compat: str | None) -> torch.Tensor:

@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 
 from data.config import ModelSettings
 from data.lake import Key
-from data.pool import Pool, scores_key
+from data.pool import Pool, scores_key, soft_targets_key
 from trainer.loop import train
+from trainer.objective_config import Teacher
 
 SGD = {"optimiser__name": "sgd", "optimiser__clip": None, "optimiser__lr": 0.5}
 RL = {"losses__rl": 1.0, "losses__bc": 0.0, "losses__pt": 0.0, "losses__kl": 0.0}
@@ -87,6 +88,36 @@ def test_micro_batches_and_split_groups_change_nothing_whatever_the_scope(taught
         for name in first:
             if name.startswith((objective, "kl_", "drift/")):
                 assert first[name] == pytest.approx(second[name], rel=1e-3, abs=1e-6), name
+
+
+def publish_supports(made: Any, publish_rows: Any, kind: str) -> None:
+    """The teacher's log p at five ids of each token of the pool."""
+    samples, random, shards = made.lake.slices("samples")[0], np.random.default_rng(1), []
+    for shard in range(len(samples.shards)):
+        rows = made.lake.read_shard(samples, shard, ["group_id", "sample_index", "n_tokens"]).to_pylist()
+        for one in rows:
+            count = one.pop("n_tokens")
+            p_tk = random.dirichlet(np.ones(6), count)[:, :5]
+            ids = [random.choice(290, 5, replace=False) for _ in range(count)]
+            one |= {"sizes": [5] * count, "ids": np.concatenate(ids), "logprobs": np.log(p_tk).ravel(), "kind": kind}
+        shards.append(rows)
+    spec = {"kind": kind, "k": 5} | ({"policy": samples.models["policy"]} if kind == "student_m" else {})
+    publish_rows(made.lake, "soft_targets", soft_targets_key(samples, "teacher", spec), shards, "tiny-teacher")
+
+
+@pytest.mark.parametrize(("single", "kind"), [("coarse", "top_k"), ("student_topk", "student_m")])
+def test_minillm_over_several_ids_does_not_depend_on_micro_batches(
+    taught: Any, publish_rows: Any, single: str, kind: str
+) -> None:
+    publish_supports(taught, publish_rows, kind)
+    settings = {"objective": "minillm", "steps": 3, "optimiser__lr": 0.02, "losses__kl": 0.1}
+    drawn = weights(taught, "drawn", **settings)
+    settings["clip__teacher"] = Teacher(single=single)
+    one = weights(taught, "one", replay__micro_batch_tokens=100_000, **settings)
+    many = weights(taught, "many", replay__micro_batch_tokens=12, **settings)
+    assert largest(one, drawn) > 1e-4
+    assert largest(one, many) <= 1e-6
+    assert metrics(taught, "one")[0]["minillm/single_kl"] > metrics(taught, "one")[2]["minillm/single_kl"] > 0
 
 
 def test_phases_and_lines_stand_in_the_log_as_configured(made: Any) -> None:
