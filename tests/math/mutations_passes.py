@@ -21,6 +21,10 @@ FIRST = named(WEIGHED, "test_of_equal_samples_the_first_of_the_group_is_the_best
 FLAT = named(WEIGHED, "test_a_flattened_token_knows_its_sample_and_its_place")
 BY_HAND = named(WEIGHED, "test_the_weight_of_a_token_is_rl_by_its_aggregation_less_the_leash_by_hand")
 SEEN = named(WEIGHED, "test_the_reference_is_the_copy_then_the_rescored_policy_then_the_behaviour_that_is_one")
+IDS, OWN = "trainer/pool_soft.py", "tests/trainer/test_pool_soft.py"
+BOOK = named(OWN, "test_the_step_is_the_gradient_of_its_textbook_form_by_autograd_and_finite_differences")
+CUT = named(OWN, "test_micro_batches_and_split_groups_change_nothing")
+BARE = named(OWN, "test_the_forms_are_different_steps_and_the_drawn_token_reads_no_support")
 PASSES = "tests/trainer/test_passes.py"
 SCOPES = named(PASSES, "test_every_scope_takes_the_gradient_of_its_weights_at_the_pools_temperature")
 SOFT = named(PASSES, "test_soft_targets_and_answers_enter_at_temperature_one_each_over_its_own_tokens")
@@ -83,6 +87,25 @@ MUTATIONS = [
     Mutation(STEP, "tokens, weighting, logprob_n[None])", "tokens)", "step: answers weighed alike", CHORDS),
     Mutation(PLAN, "sum(len(text.completion) for text in items.soft)", "len(items.soft)", "step: soft answers, not their tokens",
              COUNTS),
+    # minillm's own KL of a token over several ids
+    Mutation(IDS, "plan.weights.rl * weight, a_bt", "weight, a_bt", "ids: no λ", BOOK),
+    Mutation(IDS, "plan.weights.rl * weight, a_bt", "plan.weights.rl, a_bt", "ids: no weight of the objective", BOOK),
+    Mutation(IDS, "method.losses.aggregation or row.aggregate", "row.aggregate", "ids: the recipe's aggregation is ignored", BOOK),
+    Mutation(IDS, "support.ids_nk, temperature=method.temperature", "support.ids_nk", "ids: π at temperature 1", BOOK),
+    Mutation(IDS, "(weight_n.detach() * kl_n).sum()", "-(weight_n.detach() * kl_n).sum()", "ids: sign", BOOK),
+    Mutation(IDS, "(weight_n.detach() * kl_n).sum()", "(weight_n.detach().mean() * kl_n).sum()", "ids: every token alike", BOOK),
+    Mutation(IDS, "torch.tensor(len(kl_n))", "torch.tensor(1)", "ids: the figure is a sum", BOOK),
+    Mutation(IDS, "if len(rows) != len(hidden_nd):", "if False:", "ids: samples without supports", BARE),
+    Mutation(STEP, "return loss + single", "return loss", "ids: not in the step", BOOK),
+    Mutation(STEP, "if method.support is None:", "if batch.groups[0].support is None:",
+             "ids: left out where they are missing", BARE),
+    Mutation(STEP, "view_of(batch, logprob_n, method, known)\n        single", "view_of(batch, 0 * logprob_n, method, known)\n        single",
+             "ids: ratio of log π = 0", BOOK),
+    Mutation("trainer/objectives/teacher.py", "ratio(view.logprobs_bt - view.behaviour_bt), settings.teacher.cap)",
+             "ratio(view.logprobs_bt - view.behaviour_bt), None)", "ids: no cap of the ratio", BOOK),
+    Mutation("trainer/objectives/teacher.py", "ratio(view.logprobs_bt - view.behaviour_bt), settings.teacher.cap)",
+             "ratio(view.behaviour_bt - view.logprobs_bt), settings.teacher.cap)", "ids: ratio turned", BOOK),
+    Mutation(PLAN, '        "support",\n', "", "split: the whole group's supports", CUT),
     # the weight of a token: chunks, micro-batches, the step
     Mutation(TERMS, "self._aggregation(kind)[part]", "aggregations(chunk, self.plan.counts)(kind)",
              "chunk: a token's length is 1", CHUNKS),

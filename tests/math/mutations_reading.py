@@ -27,6 +27,12 @@ ESS = named(
     POOL, "test_expected_effective_samples_by_the_formula", "test_few_effective_samples_are_foretold_from_the_cache"
 )
 SUPPORT = named("tests/trainer/test_soft.py", "test_each_token_of_an_answer_has_its_own_support")
+SAMPLES = "tests/trainer/test_pool_supports.py"
+BESIDE = named(SAMPLES, "test_minillm_over_several_ids_reads_them_with_the_teachers_log_p_token_by_token")
+LACKING = named(SAMPLES, "test_supports_of_another_kind_are_refused_with_the_command_that_makes_them")
+UNLIKE = named(SAMPLES, "test_supports_that_are_not_those_of_the_tokens_are_refused")
+ASKED = named(SAMPLES, "test_only_a_sum_that_weighs_minillm_asks_for_supports")
+FORETOLD = named(SAMPLES, "test_their_gradient_of_the_head_is_in_the_memory_that_is_foretold")
 LEFT = named("tests/trainer/test_soft.py", "test_answers_beyond_the_context_are_left_out_and_counted")
 
 # fmt: off
@@ -88,5 +94,27 @@ MUTATIONS: list[Mutation] = [
     Mutation(SOFT, "self.rows.take(pa.array(at))", "self.rows", "soft: answers in their own order", SUPPORT),
     Mutation(SOFT, "prompts + lengths <= (context", "lengths <= (context", "soft: the prompt takes no room", LEFT),
     Mutation(SOFT, "prompts + lengths <= (context", "prompts + lengths < (context", "soft: one token of context unused", LEFT),
+    # soft targets of the samples
+    Mutation(GROUPS, "{name: values[row] for name, values in self.soft.items()}",
+             "{name: values[row - 1] for name, values in self.soft.items()}", "supports: of the sample before", BESIDE),
+    Mutation(GROUPS, "                len(self.tokens[row]),\n", '                len(self.soft["sizes"][row]),\n',
+             "supports: as many tokens as they say", UNLIKE),
+    Mutation(SOFT, "int(sizes.sum()) != len(ids)", "int(sizes.sum()) < 0", "supports: ids that belong to no token", UNLIKE),
+    Mutation(READING, "pool.samples, scorer, kind, pool.policy", "pool.samples, scorer, kind, scorer",
+             "supports: at another policy's ids", BESIDE),
+    Mutation("data/pool.py", 'of = "samples" if base.table == "samples" else "answers"', 'of = "answers"',
+             "supports: looked for among those of answers", BESIDE),
+    Mutation("data/pool.py", "soft_targets.of={of} soft_targets.kind", "soft_targets.kind", "supports: a command for answers' ones",
+             LACKING),
+    Mutation("trainer/objectives/__init__.py", '"coarse": "top_k", "student_topk": "student_m"',
+             '"coarse": "student_m", "student_topk": "top_k"', "minillm: the other's ids", BESIDE),
+    Mutation("trainer/objectives/__init__.py", "SUPPORT_KINDS[settings.teacher.single] if asked else None",
+             "SUPPORT_KINDS[settings.teacher.single]", "supports: read by every objective", ASKED),
+    Mutation("trainer/objectives/__init__.py", "support is not None for name, weight in objective.items() if weight)",
+             "support is not None for name, weight in objective.items())", "supports: read by what weighs nothing", ASKED),
+    Mutation("trainer/objective_config.py", 'one_of("clip.teacher.single", self.single, ("observed", "coarse", "student_topk"))',
+             "pass", "minillm: any word for its single step", ASKED),
+    Mutation("trainer/prepare.py", '("rl", "bc", "pt", "soft")) + alone)', '("rl", "bc", "pt", "soft")))',
+             "memory: no gradient of the head for a token's own KL", FORETOLD),
 ]
 # fmt: on

@@ -2,61 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from data.config import ModelSettings
 from data.lake import Key
-from data.manifest import Slice
-from data.pool import Pool, scores_key, soft_targets_key
+from data.pool import scores_key
 from data.refusal import Refusal
 from trainer.config import Shaping
 from trainer.forecast import expected_ess, forecast
-from trainer.objective_config import Teacher
 from trainer.pool_groups import token_advantages
-from trainer.pool_reading import pool_source
 from trainer.replay import Group
 from trainer.sources import Reading, resolve
-from trainer.stream import Stream
 
-POOL = {"losses__bc": 0.0, "losses__pt": 0.0, "losses__kl": 0.0, "steps": 1}
-TEACHER = ModelSettings(path="teacher")
-Publish = Callable[..., Slice]
+sys.path.append(str(Path(__file__).parent))
 
-
-def groups_of(reading: Reading) -> dict[int, Group]:
-    assert reading.pool is not None
-    source = pool_source(reading.pool, reading.pool.advantages.advantages.vector)
-    return {group.group_id: group for group in Stream(source, 0).take(source.count)}
-
-
-def slices(made: Any) -> Pool:
-    samples = made.lake.slices("samples")[0]
-    groups = made.lake.slice(samples.parent("groups"))
-    return Pool(made.lake.slice(groups.parent("prompts")), groups, samples)
-
-
-def sample_rows(made: Any) -> list[dict[str, Any]]:
-    return made.lake.read(slices(made).samples).to_pylist()
-
-
-def teach(made: Any, publish: Publish, change: Callable[[dict[str, Any], int], None] = lambda row, i: None) -> None:
-    """Scores of a teacher that the lake knows: −(i + t/10) at token t of sample i."""
-    model = {"model_id": "id-t", "name": "teacher", "weights": "w", "tokenizer": "t", "chat_template": "c"}
-    model |= {"dtype": "float32", "head_dtype": "float32"}
-    publish(made.lake, "models", Key({"model": asdict(TEACHER)}, (), {"model": "id-t"}, ("t",)), [[model]], "teacher")
-    rows = []
-    for i, sample in enumerate(sample_rows(made)):
-        row = {key: sample[key] for key in ("group_id", "sample_index")}
-        row |= {"scorer": "id-t", "logprobs": [-(i + t / 10) for t in range(sample["n_tokens"])]}
-        row |= {"alignment": "same_tokenizer", "total": 0.0}
-        change(row, i)
-        rows.append(row)
-    publish(made.lake, "scores", scores_key(slices(made), "id-t"), [rows[:12], rows[12:]], "tiny-teacher")
+from taught import POOL, TEACHER, Publish, groups_of, sample_rows, slices, teach
 
 
 def test_an_objective_without_a_reward_reads_every_sample_and_the_teachers_scores(
@@ -81,80 +46,6 @@ def test_a_sum_with_an_objective_of_rewards_reads_them(made: Any, publish_rows: 
     assert any(path.startswith("rewards/points") for path in both.paths) and both.reward_sql
     with pytest.raises(Refusal, match="the recipe has no reward"):
         resolve(made.with_(objective={"opd": 1.0, "grpo": 0.5}, reward=None, teacher=TEACHER, **POOL))
-
-
-def soften(
-    made: Any, publish: Publish, kind: str, change: Callable[[dict[str, Any], int], None] = lambda row, i: None
-) -> None:
-    """Targets of the samples: 1 + t % 3 ids at token t, the first of them i, its log p −(i + 1)."""
-    spec = {"kind": kind, "k": 3} | ({"policy": slices(made).policy} if kind == "student_m" else {})
-    rows = []
-    for i, sample in enumerate(sample_rows(made)):
-        sizes = [1 + t % 3 for t in range(sample["n_tokens"])]
-        row = {key: sample[key] for key in ("group_id", "sample_index")} | {"kind": kind, "sizes": sizes}
-        row |= {"ids": [i + n for n in range(sum(sizes))], "logprobs": [-(i + 1.0 + n) for n in range(sum(sizes))]}
-        change(row, i)
-        rows.append(row)
-    key = soft_targets_key(slices(made).samples, "id-t", spec)
-    publish(made.lake, "soft_targets", key, [rows[:12], rows[12:]], f"tiny-{kind}")
-
-
-@pytest.mark.parametrize(("single", "kind"), [("coarse", "top_k"), ("student_topk", "student_m")])
-def test_minillm_over_several_ids_reads_them_with_the_teachers_log_p_token_by_token(
-    made: Any, publish_rows: Publish, single: str, kind: str
-) -> None:
-    teach(made, publish_rows)
-    soften(made, publish_rows, kind)
-    asked = {"objective": "minillm", "reward": None, "teacher": TEACHER, **POOL}
-    reading = resolve(made.with_(clip__teacher=Teacher(single=single), **asked))
-    assert sum(path.startswith(f"soft_targets/tiny-{kind}") for path in reading.paths) == 1
-    found = groups_of(reading)
-    for i, row in enumerate(sample_rows(made)):
-        support = found[row["group_id"]].support
-        assert support is not None
-        own, start = support[row["sample_index"]], 0
-        assert len(own) == row["n_tokens"]
-        for t, at in enumerate(own):
-            want = np.arange(start, start := start + 1 + t % 3)
-            assert at.ids.tolist() == (i + want).tolist() and at.counts is None and at.logprobs is not None
-            np.testing.assert_allclose(at.logprobs, -(i + 1.0 + want), rtol=1e-4)
-    for silent in (resolve(made.with_(**asked)), resolve(made.with_(**asked | {"objective": "opd"}))):
-        assert all(group.support is None for group in groups_of(silent).values())
-        assert not any(path.startswith("soft_targets/") for path in silent.paths)
-
-
-@pytest.mark.parametrize(
-    ("single", "kind", "other"), [("coarse", "top_k", "student_m"), ("student_topk", "student_m", "top_k")]
-)
-def test_supports_of_another_kind_are_refused_with_the_command_that_makes_them(
-    made: Any, publish_rows: Publish, single: str, kind: str, other: str
-) -> None:
-    teach(made, publish_rows)
-    soften(made, publish_rows, other)
-    said = rf"(?s)no soft targets of kind {kind} by id-t.*stages=\[soft_targets\]' soft_targets.of=samples soft_targets.kind={kind}"
-    with pytest.raises(Refusal, match=said + ", or clip.teacher.single=observed"):
-        resolve(made.with_(objective="minillm", clip__teacher=Teacher(single=single), teacher=TEACHER, **POOL))
-
-
-def a_token_less(row: dict[str, Any], i: int) -> None:
-    if i == 13:
-        count = row["sizes"].pop()
-        row["ids"], row["logprobs"] = row["ids"][:-count], row["logprobs"][:-count]
-
-
-def an_id_less(row: dict[str, Any], i: int) -> None:
-    row["ids"] = row["ids"][:-1] if i == 13 else row["ids"]
-
-
-@pytest.mark.parametrize(("change", "said"), [(a_token_less, "tokens and soft targets at"), (an_id_less, "ids for")])
-def test_supports_that_are_not_those_of_the_tokens_are_refused(
-    made: Any, publish_rows: Publish, change: Any, said: str
-) -> None:
-    teach(made, publish_rows)
-    soften(made, publish_rows, "top_k", change)
-    reading = resolve(made.with_(objective="minillm", clip__teacher=Teacher(single="coarse"), teacher=TEACHER, **POOL))
-    with pytest.raises(Refusal, match=rf"soft_targets/\S+: a sample of group [0-9a-f]{{16}} .*{said}"):
-        groups_of(reading)
 
 
 def unaligned(row: dict[str, Any], i: int) -> None:
