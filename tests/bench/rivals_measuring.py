@@ -64,15 +64,25 @@ def _one(one: Work, device: str) -> tuple[float, float]:
 
 
 def _agreement(works: dict[str, Work], dtype: str) -> dict[str, float]:
-    """Largest |Δ gradient| ÷ largest |gradient| of each variant against plain, over all weights; this is the warm-up."""
-    for one in works.values():
-        one.step()
-    plain = dict(works["plain"].model.named_parameters())
-    largest = max(float(p.grad.abs().max()) for p in plain.values())
-    found = {}
+    """Largest |Δ gradient| ÷ largest |gradient| of each variant against plain, over all weights; this is the warm-up.
+
+    Afterwards all variants hold one set of weights and of gradients, or four models would fill a small machine's memory."""
+    first = works["plain"]
+    first.step()
+    shared = dict(first.model.named_parameters())
+    plain = {name: p.grad.clone() for name, p in shared.items()}
+    largest = max(float(grad.abs().max()) for grad in plain.values())
+    found = {"plain": 0.0}
     for variant, one in works.items():
-        pairs = [(p.grad, plain[name].grad) for name, p in one.model.named_parameters()]
-        found[variant] = max(float((a - b).abs().max()) for a, b in pairs) / largest
+        if one is first:
+            continue
+        for name, p in one.model.named_parameters():
+            if not torch.equal(p, shared[name]):
+                raise RuntimeError(f"{variant} has other weights than plain: {name}")
+            p.data, p.grad = shared[name].data, shared[name].grad.zero_()
+        one.step()
+        found[variant] = max(float((p.grad - plain[name]).abs().max()) for name, p in one.model.named_parameters())
+        found[variant] /= largest
         if not found[variant] <= AGREE[dtype]:
             raise RuntimeError(f"the gradient of {variant} differs from plain's by {found[variant]:.2g} of its largest")
     return found

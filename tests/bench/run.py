@@ -17,13 +17,13 @@ from figures import REPETITIONS, ROOT, Figure, Options
 
 BENCHES = ("forward", "head", "lake", "start", "linear", "rivals", "online")
 TELLABLE = ("linear", "rivals", "online")
+CHANGING = ("layers", "repetitions", "shapes", "device", "dtype")
 PAGE = ROOT / "docs" / "benchmarks.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what was asked for and print a table a section."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    chosen = _parser().parse_args(words)
+    chosen = _parser().parse_args(arguments)
     sys.path.insert(0, str(ROOT))
     options = Options(
         chosen.layers,
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in chosen.benches or BENCHES:
         print(f"measuring {name} …", file=sys.stderr, flush=True)
         module = importlib.import_module(name)
-        table = _table(name, module.measure(options) if name in TELLABLE else module.measure(), options, words)
+        table = _table(name, module.measure(options) if name in TELLABLE else module.measure(), options)
         print(table, flush=True)
         if chosen.write:
             _write(name, options, table)
@@ -62,11 +62,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _table(name: str, figures: Sequence[Figure], options: Options, words: Sequence[str]) -> str:
-    told = " ".join(word for word in words if word.startswith("--") and word != "--write" and "python" not in word)
-    command = f"`python tests/bench/run.py {name}{' ' + told if told and name in TELLABLE else ''}`"
+def _table(name: str, figures: Sequence[Figure], options: Options) -> str:
+    command = f"`python tests/bench/run.py {' '.join([name, *(_told(options) if name in TELLABLE else ())])}`"
     head = "| what | measured | goal | | beside |\n|---|---|---|---|---|"
     return "\n".join([f"{command}: {machine(name, options)}", "", head, *(figure.row() for figure in figures)])
+
+
+def _told(options: Options) -> list[str]:
+    """The options that change a figure, where they are not the default.
+
+    >>> _told(Options(layers=2, shapes=("512/16",)))
+    ['--layers 2', '--shapes 512/16']
+    """
+    usual = Options()
+    told = {name: getattr(options, name) for name in CHANGING if getattr(options, name) != getattr(usual, name)}
+    return [f"--{name} {','.join(value) if isinstance(value, tuple) else value}" for name, value in told.items()]
 
 
 def _write(name: str, options: Options, table: str) -> None:

@@ -110,9 +110,11 @@ def test_spread_weights_take_the_same_step_as_one_process(
 
 
 @pytest.mark.slow
-def test_twenty_steps_of_adamw_agree_and_a_spread_run_resumes_on_one_process(made: Any) -> None:
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_twenty_steps_of_adamw_agree_and_a_run_of_two_processes_resumes_on_one(made: Any, parallel: str) -> None:
     settings = [*HYBRID, "steps=20", "optimiser.name=adamw", "optimiser.lr=1e-3", "optimiser.clip=0.5"]
-    settings += ["optimiser.ema=0.9", "checkpoint.every=10", "checkpoint.keep=2", FSDP]
+    settings += ["optimiser.ema=0.9", "checkpoint.every=10", "checkpoint.keep=2"]
+    settings.append(f"optimiser.compute.parallel={parallel}")
     for run, processes in (("one", 1), ("two", 2)):
         done = made.cli(f"run={run}", *settings, processes=processes)
         assert done.returncode == 0, done.stderr
