@@ -13,6 +13,7 @@ LOGGED = named(BOOK, "test_the_logged_surrogate_has_the_coefficient_as_its_deriv
 VIEWS = "tests/trainer/test_objectives.py"
 DECLARED = named(VIEWS, "test_the_table_says_what_the_mathematics_says")
 WIDEST = named(VIEWS, "test_a_sum_needs_what_any_of_it_needs_and_has_the_widest_scope")
+WEIGHED = named(VIEWS, "test_an_objective_is_a_name_or_weighted_names")
 SILENT = named(VIEWS, "test_padding_and_samples_out_of_the_loss_reach_neither_coefficients_nor_metrics")
 SQUARES = named(VIEWS, "test_m2po_drops_no_more_than_it_must")
 TIES = named(VIEWS, "test_m2po_drops_equal_tokens_together_and_counts_each_of_them_and_no_padding")
@@ -44,8 +45,8 @@ MUTATIONS = [
     row("opd", '"token", "token", _TEACHER | {"special"}', '"token", "token", _TEACHER', "needs no special tokens"),
     row("minillm", '"step", "token"', '"sample", "token"', "scope"),
     Mutation(TABLE, "SCOPES[max(widths", "SCOPES[min(widths", "scope of a sum: the narrowest", WIDEST),
-    Mutation(TABLE, "needs for name, weight in objective.items() if weight)", "needs for name, weight in objective.items())",
-             "needs of a sum: of what weighs nothing", WIDEST),
+    Mutation(TABLE, "for name, weight in weights.items() if weight}", "for name, weight in weights.items()}",
+             "sum: what weighs nothing stays", WEIGHED),
     Mutation(VIEW, "whole_bt + self.token_advantage_bt", "whole_bt - self.token_advantage_bt", "token reward: sign", EXTRA),
     Mutation(VIEW, "if self.position_bt is not None:", "if False:", "opd: a chunk's tokens all at place 0", CHUNKS),
     # decoupled

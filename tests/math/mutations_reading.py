@@ -110,8 +110,6 @@ MUTATIONS: list[Mutation] = [
              '"coarse": "student_m", "student_topk": "top_k"', "minillm: the other's ids", BESIDE),
     Mutation("trainer/objectives/__init__.py", "SUPPORT_KINDS[settings.teacher.single] if asked else None",
              "SUPPORT_KINDS[settings.teacher.single]", "supports: read by every objective", ASKED),
-    Mutation("trainer/objectives/__init__.py", "support is not None for name, weight in objective.items() if weight)",
-             "support is not None for name, weight in objective.items())", "supports: read by what weighs nothing", ASKED),
     Mutation("trainer/objective_config.py", 'one_of("clip.teacher.single", self.single, ("observed", "coarse", "student_topk"))',
              "pass", "minillm: any word for its single step", ASKED),
     Mutation("trainer/prepare.py", '("rl", "bc", "pt", "soft")) + alone)', '("rl", "bc", "pt", "soft")))',

@@ -77,7 +77,7 @@ TOKEN_REWARDS = frozenset(
 
 def needs(objective: Mapping[str, float]) -> frozenset[str]:
     """What any objective of the sum looks at."""
-    return frozenset().union(*(OBJECTIVES[name].needs for name, weight in objective.items() if weight))
+    return frozenset().union(*(OBJECTIVES[name].needs for name in objective))
 
 
 def scope(objective: Mapping[str, float]) -> Scope:
@@ -86,7 +86,7 @@ def scope(objective: Mapping[str, float]) -> Scope:
     >>> scope({"grpo": 1.0, "seq_tis": 0.5})
     'sample'
     """
-    widths = [SCOPES.index(OBJECTIVES[name].scope) for name, weight in objective.items() if weight]
+    widths = [SCOPES.index(OBJECTIVES[name].scope) for name in objective]
     return SCOPES[max(widths, default=0)]
 
 
@@ -99,21 +99,19 @@ def support_kind(objective: Mapping[str, float], settings: ObjectiveSettings) ->
     >>> support_kind({"minillm": 1.0}, ObjectiveSettings()) is None
     True
     """
-    asked = any(OBJECTIVES[name].support is not None for name, weight in objective.items() if weight)
+    asked = any(OBJECTIVES[name].support is not None for name in objective)
     return SUPPORT_KINDS[settings.teacher.single] if asked else None
 
 
 def parse_objective(value: str | Mapping[str, float]) -> dict[str, float]:
-    """Objective names with their weights; raises Refusal for an unknown name (with the nearest) and for a weight that
-    is no weight.
+    """Objective names with their weights, those of weight 0 left out; raises Refusal for an unknown name (with the nearest) and for
+    a weight that is no weight.
 
-    >>> parse_objective("grpo")
+    >>> parse_objective({"grpo": 1, "naive": 0})
     {'grpo': 1.0}
     """
     weights = {value: 1.0} if isinstance(value, str) else dict(value or {})
     next_command = f"{_NEXT} objective=seq_tis"
-    if not weights:
-        raise Refusal("objective names nothing to optimise", next_command)
     for name, weight in weights.items():
         if name not in OBJECTIVES:
             raise Refusal(f"objective {name!r} does not exist: {nearest(str(name), OBJECTIVES)}", next_command)
@@ -122,4 +120,6 @@ def parse_objective(value: str | Mapping[str, float]) -> dict[str, float]:
             raise Refusal(
                 f"objective {name!r} has weight {weight!r}, a number of at least 0 is asked for", next_command
             )
-    return {name: float(weight) for name, weight in weights.items()}
+    if not any(weights.values()):
+        raise Refusal("objective names nothing to optimise", next_command)
+    return {name: float(weight) for name, weight in weights.items() if weight}
