@@ -27,11 +27,13 @@ NAMES = {"plain": "transformers", "trl": "TRL", "trl_completions": "TRL, head ov
 def measure(options: Options) -> list[Figure]:
     """Two figures a shape: how many times faster than the best rival, and memory as a share of the leanest rival's."""
     python = environment(options)
-    found: list[Figure] = []
-    for shape in options.shapes or tuple(SHAPES):
+    shapes = options.shapes or tuple(SHAPES)
+    for shape in shapes:
         print(f" {shape}: {describe(shape)}", file=sys.stderr, flush=True)
-        found.append(_speed(shape, options, python))
-        found.append(_memory(shape, options, python))
+    # first all that is timed, in one go, while the machine is quiet; memory is the same on a busy one
+    speeds = [_speed(shape, options, python) for shape in shapes]
+    memories = [_memory(shape, options, python) for shape in shapes]
+    found = [figure for pair in zip(speeds, memories, strict=True) for figure in pair]
     return found
 
 
