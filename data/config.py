@@ -5,7 +5,7 @@ meaning is the line under it; `--help` prints these lines."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from omegaconf import MISSING
@@ -31,6 +31,23 @@ class ModelSettings:
     """Jinja text, or the path of a file with it, in place of the tokenizer's own."""
     trust_remote_code: bool = False
     """Whether code from the model's repository may run."""
+
+
+@dataclass(frozen=True)
+class Scorer(ModelSettings):
+    """A further model whose log-probabilities of the pool are kept: a co-teacher, a reference, a judge of fluency."""
+
+    shown: str = "messages"
+    """What it reads before a sample: messages, or teacher_messages (what the teacher is shown instead, where prompts have it)."""
+
+    def __post_init__(self) -> None:
+        if self.shown not in (known := ("messages", "teacher_messages")):
+            raise Refusal(f"scorers.NAME.shown is {self.shown!r}: {nearest(self.shown, known)}", "correct the recipe")
+
+    @property
+    def model(self) -> ModelSettings:
+        """The model alone: what it is shown changes no weights."""
+        return ModelSettings(**{f.name: getattr(self, f.name) for f in fields(ModelSettings)})
 
 
 @dataclass(frozen=True)
@@ -155,6 +172,8 @@ class Recipe:
     """The model that learns."""
     teacher: ModelSettings | None = None
     """The model that is copied; null: none is needed."""
+    scorers: dict[str, Scorer] = field(default_factory=dict)
+    """Further models that score the pool, by the name that a component's `scorer:` says; student, teacher, policy are known."""
     policy: str = "student"
     """What the pool is sampled from and training starts at: student, or run:NAME for the next round."""
     pool: str | None = None

@@ -13,6 +13,7 @@ from data.config import ModelSettings, Recipe, sampling_settings
 from data.lake import Key, Lake
 from data.manifest import Slice
 from data.refusal import Refusal
+from data.scorers import scorer_model, scorer_of
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,14 @@ def find_scores(
     return found
 
 
+def scorer_reading(lake: Lake, recipe: Recipe, prompts: Slice, scorer: str) -> tuple[float, str]:
+    """Temperature and prompt of a scorer: the policy's as it was sampled, every other at temperature 1."""
+    if scorer == "policy":
+        return recipe.sampling.temperature, "messages"
+    told = scorer in recipe.scorers and recipe.scorers[scorer].shown == "teacher_messages"
+    return 1.0, shown_to_teacher(lake, prompts) if told or scorer == "teacher" else "messages"
+
+
 def shown_to_teacher(lake: Lake, prompts: Slice) -> str:
     """teacher_messages where any prompt has them, else messages."""
     has = lake.read(prompts, ["teacher_messages"]).column(0)
@@ -165,15 +174,19 @@ def find_rewards(lake: Lake, recipe: Recipe, name: str, base: Slice) -> Slice:
 def _is_own(lake: Lake, recipe: Recipe, name: str, slice_: Slice, parent: str) -> bool:
     """Whether scores or answers that a component was made from are the recipe's; a recipe without a teacher takes any."""
     table = parent.partition("/")[0]
-    if recipe.teacher is None or table not in ("scores", "answers"):
+    if table == "scores":
+        return _is_own_score(lake, recipe, scorer_of(recipe.components[name]), slice_, lake.slice(parent))
+    if recipe.teacher is None or table != "answers":
         return True
-    if table == "answers":
-        answers = find_answers(lake, recipe, lake.slice(slice_.parent("prompts")))
-        return answers is not None and answers.path == parent
-    scorer = lake.slice(parent).models["scorer"]
-    if recipe.components[name].get("scorer") == "policy":
-        return scorer == lake.slice(slice_.parents[0]).models["policy"]
-    return scorer == find_model(lake, recipe.teacher)
+    answers = find_answers(lake, recipe, lake.slice(slice_.parent("prompts")))
+    return answers is not None and answers.path == parent
+
+
+def _is_own_score(lake: Lake, recipe: Recipe, scorer: str, slice_: Slice, scores: Slice) -> bool:
+    if scorer == "policy":
+        return scores.models["scorer"] == lake.slice(slice_.parents[0]).models["policy"]
+    model = scorer_model(recipe, scorer)
+    return model is None or scores.models["scorer"] == find_model(lake, model)
 
 
 def find_answers(lake: Lake, recipe: Recipe, prompts: Slice) -> Slice | None:

@@ -69,7 +69,7 @@ class Context:
             self.say(f"{made.path}: {line}")
 
     def model(self, role: str) -> ModelSettings:
-        """The settings of student, teacher, policy, or run:NAME."""
+        """The settings of student, teacher, policy, a scorer of the recipe, or run:NAME."""
         if role == "teacher":
             if self.recipe.teacher is None:
                 raise Refusal(f"recipe {self.recipe.name} has no teacher", "teacher.path=FOLDER")
@@ -78,6 +78,8 @@ class Context:
             return policy_model(self.recipe)
         if role == "student":
             return self.recipe.student
+        if role in self.recipe.scorers:
+            return self.recipe.scorers[role].model
         return policy_model(dataclasses.replace(self.recipe, policy=role))
 
     def row(self, role: str) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from typing import Any
 from data.config import ModelSettings
 from data.fingerprint import policy_model
 from data.refusal import Refusal
+from data.scorers import scorer_model
 from factory.config import FactoryRecipe
 from factory.engines.tokens import Tokens
+from factory.stages.scores import scorers
 
 SAMPLE = 500  # prompts whose length is measured
 STREAM_BYTES = (
@@ -97,10 +99,10 @@ def _factory(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Lin
         if recipe.teacher and recipe.sampling.alpha:
             yield _line("samples (teacher)", recipe.teacher, recipe, prompts * length, drawn)
     if "scores" in stages:
-        scorers = {"scores (teacher)": recipe.teacher, "scores (policy)": policy}
-        for name, model in scorers.items():
-            if model is not None:
-                yield _line(name, model, recipe, prompts * length, drawn, disk=drawn * STREAM_BYTES)
+        for name in scorers(recipe):
+            model = policy if name == "policy" else scorer_model(recipe, name)
+            if model is not None and not (name == "student" and model == policy and recipe.sampling.temperature == 1):
+                yield _line(f"scores ({name})", model, recipe, prompts * length, drawn, disk=drawn * STREAM_BYTES)
     if recipe.teacher and "soft_targets" in stages:
         soft = recipe.factory.soft_targets
         tokens = drawn if soft.of == "samples" else prompts * recipe.answers.n * recipe.answers.max_tokens

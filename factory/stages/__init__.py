@@ -7,10 +7,13 @@ from __future__ import annotations
 import importlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from data.lake import Lake
 from data.refusal import Refusal, nearest
+from data.scorers import SCORERS, scorer_of
 from factory.config import STAGES, FactoryRecipe
 from factory.context import Context
 from factory.engines import require
@@ -50,6 +53,11 @@ def check(recipe: FactoryRecipe) -> None:
         if name in stages:
             require(recipe.factory.engine.name, ability)
     _check_teacher(recipe)
+    for name in recipe.scorers:
+        if name in SCORERS or not re.fullmatch(r"\w[\w-]*", name):
+            raise Refusal(
+                f"scorers.{name}: letters, digits, dash and underscore, and none of {', '.join(SCORERS)}", "rename it"
+            )
     _check_labels(recipe)
     if {"rewards", "selections"} & set(stages):
         _check_rewards(recipe)
@@ -132,14 +140,25 @@ def _check_rewards(recipe: FactoryRecipe) -> None:
     from factory.rewards import component
 
     for name, spec in recipe.components.items():
-        component(spec, name)
+        if "scores" in component(spec, name).needs:
+            _check_scorer(recipe, name, spec)
     imported = [column for source in recipe.factory.imports.values() for column in source.rewards]
     for text in (recipe.reward, recipe.where):
         if text:
             compile_expression(text, {*recipe.components, *imported})
 
 
+def _check_scorer(recipe: FactoryRecipe, name: str, spec: Mapping[str, Any]) -> None:
+    """A component that reads scores names a model of the recipe."""
+    known, scorer = [*SCORERS, *recipe.scorers], scorer_of(spec)
+    if scorer not in known:
+        raise Refusal(
+            f"component {name}: no scorer named {scorer!r}; {nearest(scorer, known)}",
+            f"correct `scorer:`, or scorers.{scorer}.path=FOLDER",
+        )
+
+
 def _all_local(recipe: FactoryRecipe) -> bool:
-    models = [m.path for m in (recipe.student, recipe.teacher) if m]
+    models = [m.path for m in (recipe.student, recipe.teacher, *recipe.scorers.values()) if m]
     sources: list[Source] = [recipe.prompts, *recipe.factory.imports.values(), *recipe.factory.corpus.values()]
     return all(p.startswith("run:") or Path(p).is_dir() for p in models) and all(is_file(s.path) for s in sources)

@@ -15,13 +15,12 @@ import pyarrow as pa
 from data.contract import TABLES
 from data.lake import Key, Shard
 from data.manifest import Slice
-from data.pool import Pool, command, find_answers, find_rewards, find_scores, shown_to_teacher
+from data.pool import Pool, command, find_answers, find_rewards, find_scores, scorer_reading
 from data.refusal import Refusal
 from factory.context import Context, Work
 from factory.rewards import Batch, Component, component
 
 PROMPT_COLUMNS = ["prompt_id", "messages", "references", "answer_pattern", "language", "topic", "source", "extra"]
-SCORERS = (None, "teacher", "policy")
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,8 @@ def _newest(context: Context, item: Component, base: Slice, made: Slice) -> Slic
 def _scores(context: Context, pool: Pool, item: Component) -> dict[str, Slice]:
     if "scores" not in item.needs:
         return {}
-    if item.scorer not in SCORERS:
-        raise Refusal(
-            f"component {item.name}: scorer {item.scorer!r} is neither teacher nor policy", "correct `scorer:`"
-        )
     role = item.scorer or "teacher"
-    policy = role == "policy"
-    temperature = context.recipe.sampling.temperature if policy else 1.0
-    shown = "messages" if policy else shown_to_teacher(context.lake, pool.prompts)
+    temperature, shown = scorer_reading(context.lake, context.recipe, pool.prompts, role)
     scorer = context.row(role)["model_id"]
     return {"scores": find_scores(context.lake, context.recipe, pool, scorer, temperature, shown)}
 
@@ -121,7 +114,7 @@ def _on_answers(context: Context, item: Component, inputs: Inputs) -> Slice:
         prompts = _prompts(context, pool, shard.index)
         for row in rows:
             row["n_tokens"] = len(row["token_ids"]) if row["token_ids"] is not None else None
-        scored = [_answer_score(row) if own_scale and item.scorer != "policy" else {} for row in rows]
+        scored = [_answer_score(row) if own_scale and item.scorer in (None, "teacher") else {} for row in rows]
         texts = answer_texts(context, answers if "answers" in item.needs else None, shard.index)
         return _rewarded(
             "answer_rewards", item, rows, batch(rows, [prompts[r["prompt_id"]] for r in rows], texts, scored), work

@@ -1,7 +1,8 @@
-"""Log-probabilities of the pool's own tokens under the teacher, and under the policy rescored.
+"""Log-probabilities of the pool's own tokens under the teacher, under the policy rescored, and under the recipe's `scorers`.
 
 Reads the pool. Writes `scores`: the teacher at temperature 1 on its own chat template and on `teacher_messages`, the policy at
-the pool's temperature on the prompt it was sampled from. Refuses a teacher with other tokens, and prompts too long for it."""
+the pool's temperature on the prompt it was sampled from, each further scorer at temperature 1 on what its `shown` says; the
+student where a component names it. Refuses a scorer with other tokens, and prompts too long for it."""
 
 from __future__ import annotations
 
@@ -10,27 +11,38 @@ from typing import Any
 
 import pyarrow as pa
 
+from data.config import Recipe
 from data.contract import SCORES
 from data.keys import hex_id
 from data.lake import Shard
 from data.manifest import Slice
-from data.pool import Pool, find_answers, scores_key, shown_to_teacher
+from data.pool import Pool, find_answers, scorer_reading, scores_key
 from data.refusal import Refusal
+from data.scorers import scorer_of
 from factory.context import Context, Work
 from factory.engines import ScoreRequest
 
 
 def run(context: Context) -> list[Slice]:
-    """Score the recipe's pool by its teacher, where it has one, and by its policy."""
-    pool = context.pool()
-    made = []
-    if context.recipe.teacher is not None:
-        refuse_other_tokens(context)
-        _two_teachers(context, pool)
-        shown = shown_to_teacher(context.lake, pool.prompts)
-        made.append(_score(context, pool, "teacher", 1.0, shown))
-    made.append(_score(context, pool, "policy", context.recipe.sampling.temperature, "messages"))
-    return made
+    """Score the recipe's pool by its teacher, where it has one, by its policy, and by its further scorers."""
+    pool, made = context.pool(), {}
+    for scorer in scorers(context.recipe):
+        if scorer == "teacher":
+            _two_teachers(context, pool)
+        if scorer != "policy":
+            refuse_other_tokens(context, role=scorer)
+        temperature, shown = scorer_reading(context.lake, context.recipe, pool.prompts, scorer)
+        key = (context.row(scorer)["model_id"], temperature, shown)
+        if key not in made:  # at temperature 1 the initial policy is the student
+            made[key] = _score(context, pool, scorer, temperature, shown)
+    return list(made.values())
+
+
+def scorers(recipe: Recipe) -> list[str]:
+    """Names of the models that score a recipe's pool; the student among them where a component names it."""
+    asked = {scorer_of(spec) for spec in recipe.components.values()}
+    teacher = ["teacher"] if recipe.teacher is not None else []
+    return [*teacher, "policy", *recipe.scorers, *(["student"] if "student" in asked else [])]
 
 
 def _two_teachers(context: Context, pool: Pool) -> None:
@@ -47,17 +59,17 @@ def _two_teachers(context: Context, pool: Pool) -> None:
 ON_TEXT = "leave `scores` and teacher_loglik out; answers and components on text work: stages=[prompts,answers,samples,rewards]"
 
 
-def refuse_other_tokens(context: Context, instead: str = ON_TEXT) -> None:
+def refuse_other_tokens(context: Context, instead: str = ON_TEXT, role: str = "teacher") -> None:
     """What is told token by token needs one tokenizer: the files' fingerprints, or at least the vocabularies, must be equal.
 
     `instead` is what works without it."""
-    student, teacher = context.row("policy"), context.row("teacher")
+    student, teacher = context.row("policy"), context.row(role)
     if student["tokenizer"] == teacher["tokenizer"]:
         return
-    ours, theirs = (context.tokens(role).vocabulary for role in ("policy", "teacher"))
+    ours, theirs = (context.tokens(r).vocabulary for r in ("policy", role))
     if ours != theirs:
         raise Refusal(
-            f"teacher {teacher['name']} and student {student['name']} have different tokenizers"
+            f"{role} {teacher['name']} and student {student['name']} have different tokenizers"
             f" ({len(theirs)} and {len(ours)} tokens); what is told token by token needs the same one",
             instead,
         )
