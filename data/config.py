@@ -31,6 +31,10 @@ class ModelSettings:
     """Jinja text, or the path of a file with it, in place of the tokenizer's own."""
     trust_remote_code: bool = False
     """Whether code from the model's repository may run."""
+    endpoint: str | None = None
+    """Name of a server in factory.endpoints that answers for this model over HTTP; null: the factory's engine runs it."""
+    request: dict[str, Any] = field(default_factory=dict)
+    """Further fields of every request to an endpoint, e.g. {reasoning_effort: low}; they change answers."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,12 @@ class SoftTargets:
     def spec(self) -> dict[str, Any]:
         """What the targets' values depend on."""
         return {"kind": self.kind} | ({"draws": self.draws} if self.kind == "sampled" else {"k": self.k})
+
+
+def model_settings(model: ModelSettings) -> dict[str, Any]:
+    """The model as `models` is searched by: whether a server answers for it, not which one."""
+    own = {k: v for k, v in asdict(model).items() if k not in ("endpoint", "request")}
+    return own if model.endpoint is None else own | {"served": True, "request": dict(model.request)}
 
 
 def sampling_settings(recipe: Recipe) -> dict[str, Any]:

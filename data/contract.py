@@ -97,11 +97,11 @@ MODELS = Table(
         _key("model_id", pa.string(), "hash of everything below that changes log-probabilities"),
         Column("name", pa.string(), "hub id, folder name, or run:NAME", required=True),
         Column("revision", pa.string(), "hub revision"),
-        Column("weights", pa.string(), "sha256 over the sorted (tensor name, dtype, shape, bytes)", required=True),
-        Column("tokenizer", pa.string(), "sha256 of the tokenizer", required=True),
-        Column("chat_template", pa.string(), "sha256 of the chat template", required=True),
-        Column("dtype", pa.string(), "dtype of the forward pass", required=True),
-        Column("head_dtype", pa.string(), "dtype of the log-sum-exp", required=True),
+        Column("weights", pa.string(), "sha256 over the sorted (tensor name, dtype, shape, bytes); null: behind an API"),
+        Column("tokenizer", pa.string(), "sha256 of the tokenizer; null: behind an API"),
+        Column("chat_template", pa.string(), "sha256 of the chat template; null: behind an API"),
+        Column("dtype", pa.string(), "dtype of the forward pass; null: behind an API"),
+        Column("head_dtype", pa.string(), "dtype of the log-sum-exp; null: behind an API"),
         Column("quantisation", pa.string(), "null: none"),
         Column("adapter", pa.string(), "fingerprint of a LoRA adapter; null: none"),
         Column("attention", pa.string(), "attention backend"),
@@ -178,7 +178,7 @@ ANSWERS = Table(
     (
         PROMPT_ID,
         CANDIDATE,
-        Column("text", pa.string(), "the answer, without special tokens", required=True),
+        Column("text", pa.string(), "the answer, without special tokens; null: refused, or cut by a filter"),
         Column("teacher", pa.string(), "models.model_id of the teacher; null: imported text"),
         Column("token_ids", TOKENS, "the teacher's own ids; null where the engine gives none"),
         Column("logprobs", NATS, "log p of the teacher's ids under the distribution they were drawn from", unit="nats"),
@@ -189,7 +189,7 @@ ANSWERS = Table(
         Column("check_score", pa.float32(), "the teacher's check of a rephrased answer"),
         Column("tokens_billed", pa.int64(), "tokens paid for", unit="tokens"),
         Column("price", pa.float64(), "what the answer cost", unit="USD"),
-        Column("finish_reason", pa.string(), "stop or length"),
+        Column("finish_reason", pa.string(), "stop, length, refusal or content_filter; null where nobody says"),
     ),
     keys=("prompt_id", "candidate"),
     tokens=True,
@@ -349,6 +349,28 @@ COSTS = Table(
     journal=True,
 )
 
+LEDGER = Table(
+    "ledger",
+    "answer paid for over an API",
+    (
+        Column("key", pa.string(), "sha256 of model, conversation, sampling and draw; the server is not in it", required=True),
+        Column("model", pa.string(), "model that was asked", required=True),
+        Column("served_by", pa.string(), "the name it answered under, e.g. a dated snapshot; null: a filter answered"),
+        Column("stage", pa.string(), "the factory's stage that asked", required=True),
+        Column("recipe", pa.string(), "recipe whose budget paid", required=True),
+        Column("text", pa.string(), "the answer; null: refused, or cut by a filter"),
+        Column("finish_reason", pa.string(), "stop, length, refusal, content_filter, or what the server says"),
+        Column("token_ids", TOKENS, "the model's own ids; null where the server gives none"),
+        Column("logprobs", NATS, "log p of the answer's tokens, as the server gives them", unit="nats"),
+        Column("prompt_tokens", pa.int64(), "tokens billed for the conversation; null: not told", unit="tokens"),
+        Column("answer_tokens", pa.int64(), "tokens billed for the answer; null: not told", unit="tokens"),
+        Column("price", pa.float64(), "what it cost by the recipe's prices; null: not known", unit="USD"),
+        Column("created_at", pa.timestamp("us", tz="UTC"), "when it came", required=True),
+    ),
+    journal=True,
+    tokens=True,
+)
+
 RATINGS = Table(
     "ratings",
     "human judgement",
@@ -368,6 +390,6 @@ TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         PROMPTS, MODELS, GROUPS, SAMPLES, SCORES, ANSWERS, ANSWER_TOKENS, SOFT_TARGETS, ANSWER_SOFT_TARGETS, REWARDS,
-        ANSWER_REWARDS, SELECTIONS, CORPUS, EVALUATIONS, RUNS, METRICS, COSTS, RATINGS,
+        ANSWER_REWARDS, SELECTIONS, CORPUS, EVALUATIONS, RUNS, METRICS, COSTS, LEDGER, RATINGS,
     )
 }  # fmt: skip

@@ -82,6 +82,8 @@ def _from_hub(model: ModelSettings) -> Path:
 
 def identity(model: ModelSettings, runs: str | Path, seed: int = 0) -> dict[str, Any]:
     """The row of `models` for these weights; `model_id` hashes what changes values, nothing else. `seed` is of random weights."""
+    if model.endpoint is not None:
+        return _served(model)
     folder = model_folder(model, runs)
     values: dict[str, Any] = {
         "weights": weights_fingerprint(folder, model.gguf_file)
@@ -103,6 +105,12 @@ def identity(model: ModelSettings, runs: str | Path, seed: int = 0) -> dict[str,
         "parent_run": run,
         **values,
     }
+
+
+def _served(model: ModelSettings) -> dict[str, Any]:
+    """A model behind an endpoint is known by its name, and by what every request adds; nothing of it can be fingerprinted."""
+    named = digest(["api", model.path, model.revision, dict(model.request)])
+    return {"model_id": named[:16], "name": model.path, "revision": model.revision}
 
 
 def _random(folder: Path, seed: int) -> str:

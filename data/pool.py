@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from data.config import ModelSettings, Recipe, sampling_settings
+from data.config import ModelSettings, Recipe, model_settings, sampling_settings
 from data.lake import Key, Lake
 from data.manifest import Slice
 from data.refusal import Refusal
@@ -92,7 +92,7 @@ def soft_targets_key(base: Slice, scorer: str, spec: Mapping[str, Any]) -> Key:
 
 def find_model(lake: Lake, model: ModelSettings | None) -> str | None:
     """model_id of a model by its settings alone, from `models`: its folder need not be there. None where it is not known."""
-    known = lake.slices("models", model=asdict(model)) if model else []
+    known = lake.slices("models", model=model_settings(model)) if model else []
     return known[-1].models["model"] if known else None
 
 

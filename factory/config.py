@@ -9,6 +9,7 @@ from omegaconf import MISSING
 
 from data.config import Recipe, SoftTargets
 from data.refusal import in_range
+from factory.endpoints import Endpoint, Limit
 
 STAGES = (
     "prompts",
@@ -151,11 +152,16 @@ class FactorySettings:
     """What `soft_targets` keeps of the teacher's distributions."""
     policies: list[str] = field(default_factory=list)
     """Whom `evaluate` measures: student, teacher, run:NAME; empty: the recipe's policy."""
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    """Servers that answer for models, by name; a model says `endpoint: NAME`."""
+    budget: Any = None
+    """USD that the recipe's answers over endpoints may cost, all calls together, or {money: USD, tokens: N}; null: no limit."""
     engine: EngineSettings = field(default_factory=EngineSettings)
     """What runs the models."""
 
     def __post_init__(self) -> None:
         in_range("shard_groups", self.shard_groups, 1)
+        Limit.read(self.budget)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from data import pool
-from data.config import ModelSettings
+from data.config import ModelSettings, model_settings
 from data.contract import TABLES
 from data.fingerprint import identity, model_folder, policy_model, remembered
 from data.keys import digest
@@ -23,9 +24,13 @@ from data.manifest import Slice
 from data.refusal import Refusal
 from factory.config import FactoryRecipe, FactorySettings
 from factory.costs import Tally, book
-from factory.engines import TokenEngine, require
+from factory.endpoints import Limit
+from factory.engines import TextEngine, TokenEngine, require
 from factory.engines.tokens import Tokens
 from factory.progress import progress
+
+if TYPE_CHECKING:
+    from factory.engines.api import Apis
 
 LIMIT_FILES = ("config.json", "generation_config.json", "tokenizer_config.json")  # where end tokens are named
 
@@ -53,6 +58,8 @@ class Context:
     made: set[str] = field(default_factory=set)
     _rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     _tokens: dict[str, Tokens] = field(default_factory=dict)
+    _apis: Apis | None = None
+    _opening: Any = field(default_factory=Lock)
 
     @property
     def settings(self) -> FactorySettings:
@@ -68,8 +75,10 @@ class Context:
         if made.path in self.made:
             self.say(f"{made.path}: {line}")
 
-    def model(self, role: str) -> ModelSettings:
+    def model(self, role: str | ModelSettings) -> ModelSettings:
         """The settings of student, teacher, policy, a scorer of the recipe, or run:NAME."""
+        if isinstance(role, ModelSettings):
+            return role
         if role == "teacher":
             if self.recipe.teacher is None:
                 raise Refusal(f"recipe {self.recipe.name} has no teacher", "teacher.path=FOLDER")
@@ -82,7 +91,7 @@ class Context:
             return self.recipe.scorers[role].model
         return policy_model(dataclasses.replace(self.recipe, policy=role))
 
-    def row(self, role: str) -> dict[str, Any]:
+    def row(self, role: str | ModelSettings) -> dict[str, Any]:
         """The row of `models` for a role, published. A model whose folder is gone is known by its settings."""
         model = self.model(role)
         name = _name(model)
@@ -91,7 +100,7 @@ class Context:
         return self._rows[name]
 
     def _published(self, model: ModelSettings) -> dict[str, Any]:
-        settings: dict[str, Any] = {"model": dataclasses.asdict(model)}
+        settings: dict[str, Any] = {"model": model_settings(model)}
         try:
             row = identity(model, self.recipe.runs, self.recipe.seed)
         except Refusal:
@@ -111,7 +120,7 @@ class Context:
             self.lake.renew(found)
         return row
 
-    def tokens(self, role: str) -> Tokens:
+    def tokens(self, role: str | ModelSettings) -> Tokens:
         """The tokenizer of a role; no weights are loaded."""
         model = self.model(role)
         name = _name(model)
@@ -127,7 +136,22 @@ class Context:
         text = remembered("stop_ids", key, lambda: json.dumps(self.tokens(role).stop_ids(stop)))
         return [int(i) for i in json.loads(text)]
 
-    def engine(self, role: str, ability: str) -> TokenEngine:
+    def text_engine(self, role: str | ModelSettings, stage: str) -> TextEngine:
+        """What answers conversations for a role or any other model: its endpoint, or the factory's engine.
+
+        `stage` is what an endpoint's costs are booked under. Answers over endpoints go through the lake's ledger."""
+        model = self.model(role)
+        if model.endpoint is None:
+            return self.engine(role, "answer")
+        with self._opening:
+            if self._apis is None:
+                from factory.engines.api import Apis
+
+                settings = self.settings
+                self._apis = Apis(self.lake, self.recipe.name, settings.endpoints, Limit.read(settings.budget))
+        return self._apis.engine(model, stage)
+
+    def engine(self, role: str | ModelSettings, ability: str) -> TokenEngine:
         """The engine of a role, loaded when first asked for."""
         model, settings = self.model(role), self.settings.engine
         require(settings.name, ability)
@@ -152,7 +176,10 @@ class Context:
         return engine
 
     def close(self) -> None:
-        """Free every model."""
+        """Free every model, and let the ledger go."""
+        if self._apis is not None:
+            apis, self._apis = self._apis, None
+            apis.close()
         while self.engines:
             self.engines.popitem()[1].close()
 

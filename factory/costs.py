@@ -31,6 +31,7 @@ def book(lake: Lake, stage: str, recipe: str, produced: str, tally: Tally, secon
     """Append one row: what this call made, with what, in which time."""
     import pyarrow as pa
 
+    counted = tally.device != "api"  # what an endpoint counted stands in the ledger's own rows, once
     now = datetime.now(UTC)
     row = {
         "stage": stage,
@@ -38,8 +39,8 @@ def book(lake: Lake, stage: str, recipe: str, produced: str, tally: Tally, secon
         "produced": produced,
         "model": tally.model,
         "items": tally.items,
-        "tokens_in": tally.tokens_in,
-        "tokens_out": tally.tokens_out,
+        "tokens_in": tally.tokens_in if counted else None,
+        "tokens_out": tally.tokens_out if counted else None,
         "seconds": seconds,
         "device": tally.device,
         "money": None,

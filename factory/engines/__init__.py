@@ -139,19 +139,27 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer in text; ids and log-probabilities where the engine has them."""
+    """One answer in text; ids and log-probabilities where the engine has them. A text of None is no answer: refused, or filtered."""
 
     request_id: int
     candidate: int
-    text: str
-    n_prompt_tokens: int
+    text: str | None
+    n_prompt_tokens: int | None
     token_ids: list[int] | None = None
     logprobs: list[float] | None = None
     finish_reason: str | None = None
+    tokens_billed: int | None = None
+    """Of the prompt and the answer, where somebody is paid."""
+    price: float | None = None
+    """USD."""
 
 
 class TextEngine(Protocol):
     """Answers conversations, in any order."""
+
+    @property
+    def device(self) -> str:
+        """cpu, the GPU's name, or api."""
 
     def answer(self, requests: Iterable[ChatRequest]) -> Iterator[Answer]:
         """One `Answer` a seed."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -94,6 +94,11 @@ class Batch:
         several = {"prompts", "references", "answers"}
         empty: dict[str, Any] = {name: [[] if name in several else None for _ in texts] for name in rest}
         return cls(texts=texts, **empty, **lists)
+
+    def at(self, rows: Sequence[int]) -> Batch:
+        """The batch of these samples alone."""
+        lists = {f.name: [getattr(self, f.name)[i] for i in rows] for f in fields(self) if f.name != "columns"}
+        return Batch(**lists, columns={name: [values[i] for i in rows] for name, values in self.columns.items()})
 
     def targets(self, sample: int, to: str) -> list[str]:
         """What a sample is compared with: the references or the teacher's answers that are not blank."""

@@ -16,6 +16,7 @@ from data.refusal import Refusal, nearest
 from data.scorers import SCORERS, scorer_of
 from factory.config import STAGES, FactoryRecipe
 from factory.context import Context
+from factory.endpoints import check_endpoints
 from factory.engines import require
 from factory.sources import Source, is_file
 
@@ -49,6 +50,7 @@ def check(recipe: FactoryRecipe) -> None:
     for name in stages:
         if name not in MODULES:
             raise Refusal(f"no stage named {name!r}: {nearest(name, MODULES)}", f"stages=[{','.join(STAGES)}]")
+    check_endpoints(recipe)
     for name, ability in ABILITIES.items():
         if name in stages:
             require(recipe.factory.engine.name, ability)

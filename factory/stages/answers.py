@@ -53,11 +53,14 @@ def _ask(context: Context, prompts: Slice) -> Slice:
 
 
 def _answered(context: Context, rows: list[dict[str, Any]], teacher: str, work: Work) -> pa.Table:
-    recipe, engine = context.recipe, context.engine("teacher", "answer")
+    recipe, engine = context.recipe, context.text_engine("teacher", "answers")
     work.tally.device = engine.device
     sampling = {k: v for k, v in asdict(recipe.answers).items() if k != "n"}
-    drawn = TokenSampling(**sampling, stop_ids=tuple(context.stop_ids("teacher", [])))
-    _refuse_too_long(context, rows)
+    if context.model("teacher").endpoint is None:
+        drawn = TokenSampling(**sampling, stop_ids=tuple(context.stop_ids("teacher", [])))
+        _refuse_too_long(context, rows)
+    else:  # the server ends its answers by itself, and says which prompts are too long
+        drawn = TokenSampling(**sampling)
     requests = [
         ChatRequest(
             row["prompt_id"],
@@ -71,7 +74,7 @@ def _answered(context: Context, rows: list[dict[str, Any]], teacher: str, work: 
     for answer in engine.answer(requests):
         found[answer.request_id, answer.candidate] = answer
         first = answer.n_prompt_tokens if answer.candidate == 0 else 0
-        work.done(1, first, len(answer.token_ids or []))
+        work.done(1, first or 0, len(answer.token_ids or []))
     return pa.Table.from_pylist(
         [_row(row, found[row["prompt_id"], i], teacher) for row in rows for i in range(recipe.answers.n)],
         schema=ANSWERS.schema,
@@ -96,6 +99,8 @@ def _row(prompt: dict[str, Any], answer: Answer, teacher: str) -> dict[str, Any]
         "logprobs": answer.logprobs,
         "language": prompt["language"],
         "method": "direct",
+        "tokens_billed": answer.tokens_billed,
+        "price": answer.price,
         "finish_reason": answer.finish_reason,
     }
 
@@ -110,7 +115,8 @@ def tokenised(context: Context, answers: Slice, prompts: Slice) -> Slice:
         prompt_ids = {row["prompt_id"]: tokens.prompt_ids(row["messages"]) for row in asked}
         rows = []
         for answer in shard.parent_rows(["prompt_id", "candidate", "text", "finish_reason"]).to_pylist():
-            ids = tokens.answer_ids(answer["text"], ended=answer["finish_reason"] != "length")
+            text, ended = answer["text"], answer["finish_reason"] != "length"
+            ids = [] if text is None else tokens.answer_ids(text, ended=ended)
             keys = {name: answer[name] for name in ("prompt_id", "candidate")}
             rows.append({**keys, "prompt_token_ids": prompt_ids[answer["prompt_id"]], "token_ids": ids})
         work.done(len(rows))

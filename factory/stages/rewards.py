@@ -18,7 +18,7 @@ from data.manifest import Slice
 from data.pool import Pool, command, find_answers, find_rewards, find_scores, scorer_reading
 from data.refusal import Refusal
 from factory.context import Context, Work
-from factory.rewards import Batch, Component, component
+from factory.rewards import Batch, Component, Reward, component
 
 PROMPT_COLUMNS = ["prompt_id", "messages", "references", "answer_pattern", "language", "topic", "source", "extra"]
 
@@ -145,7 +145,8 @@ def answer_texts(context: Context, answers: Slice | None, index: int) -> dict[in
     found: dict[int, list[str]] = {}
     if answers is not None:
         for row in context.lake.read_shard(answers, index, ["prompt_id", "text"]).to_pylist():
-            found.setdefault(row["prompt_id"], []).append(row["text"])
+            if row["text"] is not None:  # the teacher refused: there is nothing to compare with
+                found.setdefault(row["prompt_id"], []).append(row["text"])
     return found
 
 
@@ -188,7 +189,7 @@ def _rewarded(table: str, item: Component, rows: list[dict[str, Any]], inputs: B
     if not rows:
         return schema.empty_table()
     keys = TABLES[table].keys
-    rewards = item.score(inputs)
+    rewards = scored_texts(item, inputs)
     work.done(len(rows))
     return pa.Table.from_pylist(
         [
@@ -197,6 +198,17 @@ def _rewarded(table: str, item: Component, rows: list[dict[str, Any]], inputs: B
         ],
         schema=schema,
     )
+
+
+def scored_texts(item: Component, inputs: Batch) -> list[Reward]:
+    """One reward a text; where a teacher refused there is no text, and its reward is null for every component."""
+    there = [i for i, text in enumerate(inputs.texts) if text is not None]
+    if len(there) == len(inputs.texts):
+        return item.score(inputs)
+    found = [Reward(None, False, detail=f"no answer ({reason or 'refused'})") for reason in inputs.finish_reasons]
+    for i, reward in zip(there, item.score(inputs.at(there)) if there else [], strict=True):
+        found[i] = reward
+    return found
 
 
 def _reported(context: Context, made: Slice, item: Component) -> Slice:

@@ -41,7 +41,8 @@ def run(context: Context) -> list[Slice]:
 def scorers(recipe: Recipe) -> list[str]:
     """Names of the models that score a recipe's pool; the student among them where a component names it."""
     asked = {scorer_of(spec) for spec in recipe.components.values()}
-    teacher = ["teacher"] if recipe.teacher is not None else []
+    scoring = recipe.teacher is not None and recipe.teacher.endpoint is None  # a server gives no scores of others' texts
+    teacher = ["teacher"] if scoring else []
     return [*teacher, "policy", *recipe.scorers, *(["student"] if "student" in asked else [])]
 
 
