@@ -175,6 +175,11 @@ class Context:
         self.engines[name] = engine  # last used, last to make room
         return engine
 
+    def remark_bill(self, made: Slice) -> None:
+        """One line about what a slice's answers over endpoints cost, where there were any."""
+        if self._apis is not None:
+            self.remark(made, self._apis.bill())
+
     def close(self) -> None:
         """Free every model, and let the ledger go."""
         if self._apis is not None:

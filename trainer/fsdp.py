@@ -26,6 +26,7 @@ def spread(policy: Policy, world: World) -> Policy:
     model: Any = policy.model
     body = model.get_decoder()
     outside = _outside(model, body)
+    model.get_input_embeddings().sparse = False  # shares of a tensor have no sparse gradient
     mesh = init_device_mesh(world.device.type, (world.size,))
     how: dict[str, Any] = {
         "mesh": mesh,

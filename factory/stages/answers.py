@@ -32,6 +32,9 @@ def run(context: Context) -> list[Slice]:
     answers = find_answers(context.lake, context.recipe, prompts) if imported else _ask(context, prompts)
     if answers is None:
         raise Refusal("answers: the recipe's answers are not imported yet", "stages=[prompts,import]")
+    context.remark_bill(answers)
+    if answers.path in context.made:
+        _warn_missing(context, answers)
     return [answers, tokenised(context, answers, prompts)]
 
 
@@ -127,6 +130,15 @@ def tokenised(context: Context, answers: Slice, prompts: Slice) -> Slice:
     if made.path in context.made:
         _warn_unknown(context, made)
     return made
+
+
+def _warn_missing(context: Context, made: Slice) -> None:
+    """Say how many answers there are none of: a refusal is no answer, and nothing is learnt from it."""
+    rows = context.lake.read(made, ["text", "finish_reason"])
+    reasons = Counter(reason for text, reason in zip(*(c.to_pylist() for c in rows.columns), strict=True) if text is None)
+    if reasons:
+        why = ", ".join(f"{count:,} {reason or 'unknown'}" for reason, count in reasons.most_common())
+        context.remark(made, f"no answer for {reasons.total():,} of {made.rows:,} ({why})")
 
 
 def _warn_unknown(context: Context, made: Slice) -> None:

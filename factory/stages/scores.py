@@ -26,6 +26,8 @@ from factory.engines import ScoreRequest
 def run(context: Context) -> list[Slice]:
     """Score the recipe's pool by its teacher, where it has one, by its policy, and by its further scorers."""
     pool, made = context.pool(), {}
+    if context.recipe.teacher is not None and context.recipe.teacher.endpoint is not None:
+        context.say(f"scores: {context.recipe.teacher.path} answers behind an endpoint and scores no texts; others do")
     for scorer in scorers(context.recipe):
         if scorer == "teacher":
             _two_teachers(context, pool)

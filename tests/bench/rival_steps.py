@@ -46,6 +46,7 @@ def work(variant: str, shape: Shape, layers: int, device: str = "cpu", dtype: st
     if variant == "ours":
         return _ours(found, shape, group)
     found.model.set_attn_implementation("sdpa")
+    found.model.get_input_embeddings().sparse = False  # as transformers leaves it
     rows = _padded(group, device)
     if variant == "plain":
         return Work(found.model, lambda: _plain(found.model, rows))

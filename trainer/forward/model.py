@@ -73,6 +73,7 @@ def load(
     model = _model(path, origin, _dtype(dtype), initial, seed).eval()
     torch.nn.Module.to(model, _device(device))
     check_head(model)
+    _gather_few_rows(model)
     if layout == "auto":
         return _with_exact_layout(Policy(model, tokenizer, "plain"))
     return _with_named_layout(Policy(model, tokenizer, layout))
@@ -124,6 +125,15 @@ def check_head(model: PreTrainedModel) -> None:
             f"{type(model).__name__}'s own logits differ by up to {delta:.2g} from those of its head as configured"
             f" (scale {head.scale:g}, soft cap {head.soft_cap}, bias {'no' if head.bias_v is None else 'yes'})"
         )
+
+
+def _gather_few_rows(model: PreTrainedModel) -> None:
+    """Let the input embedding's gradient hold the rows that were read, where the head shares the weight and has a dense one.
+
+    Otherwise each backward pass fills and adds a whole (v, d) of zeros. The head's gradient comes first and takes the rows in."""
+    embedding, layer = model.get_input_embeddings(), model.get_output_embeddings()
+    if isinstance(embedding, torch.nn.Embedding):
+        embedding.sparse = embedding.weight is layer.weight
 
 
 def checkpoint_activations(policy: Policy) -> None:

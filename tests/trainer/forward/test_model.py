@@ -371,3 +371,20 @@ def test_a_sharded_head_is_gathered_with_its_gradient(policy, random_groups, one
     torch.testing.assert_close(logprob_n, expected_n)
     assert isinstance(layer.weight.grad, DTensor) and layer.weight.grad.placements == (Shard(0),)
     torch.testing.assert_close(layer.weight.grad.full_tensor(), expected)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_a_tied_embeddings_few_rows_join_the_heads_dense_gradient(family, tied, policy, random_groups):
+    tiny, found = policy(family, tie_word_embeddings=tied), []
+    embedding = tiny.model.get_input_embeddings()
+    assert embedding.sparse is tied
+    for sparse in (tied, False):
+        embedding.sparse = sparse
+        for _ in range(2):  # as two micro-batches do
+            group_logprobs(tiny, random_groups(SHAPES)).sum().backward()
+        assert embedding.weight.grad.layout is torch.strided
+        found.append([p.grad for p in tiny.model.parameters()])
+        tiny.model.zero_grad(set_to_none=True)
+    for ours, dense in zip(*found, strict=True):
+        assert torch.allclose(ours, dense, rtol=0, atol=1e-6)
