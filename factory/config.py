@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from data.config import Recipe, SoftTargets
 from data.refusal import in_range
 from factory.endpoints import Endpoint, Limit
+from factory.engines import SCORING
 
 STAGES = (
     "prompts",
@@ -26,11 +27,36 @@ STAGES = (
 
 
 @dataclass(frozen=True)
+class VllmSettings:
+    """What vLLM is told beside the model."""
+
+    gpu_memory_utilization: float = 0.9
+    """Share of each GPU's memory for weights and cache; on a CPU the cache has VLLM_CPU_KVCACHE_SPACE GiB instead."""
+    max_model_len: int | None = None
+    """Longest prompt and sample together, in tokens; null: what the model's configuration allows."""
+    tensor_parallel_size: int = 1
+    """GPUs over which one model is spread."""
+    max_num_seqs: int = 256
+    """Samples in the making at once."""
+    max_num_batched_tokens: int = 2048
+    """Tokens in one forward pass; scoring holds so many rows of the vocabulary, which vLLM's memory profile does not foresee."""
+    enforce_eager: bool | None = None
+    """Without CUDA graphs and compilation: slower steps, faster start; null: on a CPU only."""
+
+    def __post_init__(self) -> None:
+        in_range("engine.vllm.gpu_memory_utilization", self.gpu_memory_utilization, 0.01, 1)
+        for name in ("max_model_len", "tensor_parallel_size", "max_num_seqs", "max_num_batched_tokens"):
+            in_range(f"engine.vllm.{name}", getattr(self, name), 1)
+
+
+@dataclass(frozen=True)
 class EngineSettings:
     """What runs the models. Nothing here changes a value, so none of it is in a key."""
 
     name: str = "hf"
-    """hf: transformers, CPU or GPU."""
+    """What draws samples and answers. hf: transformers, CPU or GPU; vllm: vLLM, in an environment of its own (make vllm-env)."""
+    scorer: str = "hf"
+    """What gives token scores and soft targets: hf reads a prompt once a group, vllm once a sample. hf rescores the policy."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     batch_tokens: int = 16384
@@ -39,6 +65,12 @@ class EngineSettings:
     """Models held in memory at once; the one used longest ago makes room."""
     flops: float = 2e14
     """Sustained floating-point operations a second that estimate=true assumes of one GPU."""
+    vllm: VllmSettings = field(default_factory=VllmSettings)
+    """What vLLM is told, where it runs."""
+
+    def does(self, ability: str) -> str:
+        """The engine that gives an ability. Rescoring is the trainer's own forward path, which is hf, whoever drew the pool."""
+        return "hf" if ability == "rescore" else self.scorer if ability in SCORING else self.name
 
     def __post_init__(self) -> None:
         in_range("engine.batch_tokens", self.batch_tokens, 1)

@@ -5,9 +5,11 @@ Reads model folders. Writes `models`, and through `make` whatever a stage comput
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,7 @@ from data.refusal import Refusal
 from factory.config import FactoryRecipe, FactorySettings
 from factory.costs import Tally, book
 from factory.endpoints import Limit
-from factory.engines import TextEngine, TokenEngine, require
+from factory.engines import AT_ONCE, TextEngine, TokenEngine, require
 from factory.engines.tokens import Tokens
 from factory.progress import progress
 
@@ -152,28 +154,35 @@ class Context:
         return self._apis.engine(model, stage)
 
     def engine(self, role: str | ModelSettings, ability: str) -> TokenEngine:
-        """The engine of a role, loaded when first asked for."""
-        model, settings = self.model(role), self.settings.engine
-        require(settings.name, ability)
-        name = _name(model)
-        if name not in self.engines:
-            from factory.engines.hf import HfEngine
-
-            while len(self.engines) >= max(settings.resident, 1):
-                self.engines.pop(next(iter(self.engines))).close()
-            folder = model_folder(model, self.recipe.runs)
-            self.engines[name] = HfEngine(
-                folder,
-                model,
-                self.row(role),
-                self.tokens(role),
-                batch_tokens=settings.batch_tokens,
-                device=settings.device,
-                seed=self.recipe.seed,
-            )
-        engine = self.engines.pop(name)
-        self.engines[name] = engine  # last used, last to make room
+        """The engine that does this for a role, loaded when first asked for."""
+        model, does = self.model(role), self.settings.engine.does(ability)
+        require(does, ability)
+        name = f"{does} {_name(model)}"
+        with self._opening:
+            if name not in self.engines:
+                self._make_room(does)
+                self.engines[name] = self._opened(does, role, model)
+            engine = self.engines.pop(name)
+            self.engines[name] = engine  # last used, last to make room
         return engine
+
+    def _make_room(self, does: str) -> None:
+        """Close what was used longest ago. vLLM takes the device's memory for itself, so it stays with nothing."""
+        alone = does == "vllm" or any(name.startswith("vllm ") for name in self.engines)
+        while len(self.engines) >= (1 if alone else max(self.settings.engine.resident, 1)):
+            self.engines.pop(next(iter(self.engines))).close()
+
+    def _opened(self, does: str, role: str, model: ModelSettings) -> TokenEngine:
+        settings, folder = self.settings.engine, model_folder(model, self.recipe.runs)
+        row, tokens = self.row(role), self.tokens(role)
+        if does == "vllm":
+            from factory.engines.vllm import VllmEngine
+
+            return VllmEngine(folder, model, row, tokens, settings.vllm)
+        from factory.engines.hf import HfEngine
+
+        sizes = {"batch_tokens": settings.batch_tokens, "device": settings.device}
+        return HfEngine(folder, model, row, tokens, **sizes, seed=self.recipe.seed)
 
     def remark_bill(self, made: Slice) -> None:
         """One line about what a slice's answers over endpoints cost, where there were any."""
@@ -208,8 +217,11 @@ class Context:
         unit: str,
         notes: Mapping[str, Any] | None = None,
         model: str | None = None,
+        ability: str | None = None,
     ) -> Slice:
-        """The slice of this key: found, or its missing shards made, published one by one, and their cost booked."""
+        """The slice of this key: found, or its missing shards made, published one by one, and their cost booked.
+
+        ability: what `compute` asks engines for; where the engine's queue would run dry at a shard's end, it gets two at once."""
         if (found := self.lake.find(table, key, label=label)) is not None:
             self.say(f"{found.path}: found, nothing to do")
             return found
@@ -217,8 +229,9 @@ class Context:
             tally, began, pending = Tally(model=model), time.monotonic(), publisher.pending()
             share = len(pending) / max(len(publisher.shards), 1)
             with progress(f"{stage} {label}", round(total * share), unit) as advance:
-                for shard in pending:
-                    publisher.write(shard, compute(shard, Work(tally, advance)))
+                at_once = AT_ONCE.get(self.settings.engine.does(ability), 1) if ability else 1
+                for shard, rows in computed(pending, lambda s: compute(s, Work(tally, advance)), at_once):
+                    publisher.write(shard, rows)
             made = publisher.finish()
         seconds = time.monotonic() - began
         if pending:
@@ -226,6 +239,25 @@ class Context:
         self.made.add(made.path)
         self.say(_made(made, tally, len(pending), seconds))
         return made
+
+
+def computed(
+    shards: Sequence[Shard], compute: Callable[[Shard], pa.Table], at_once: int
+) -> Iterator[tuple[Shard, pa.Table]]:
+    """Each shard with its rows, `at_once` of them in the making: as they are done, or in order where there is one at a time."""
+    if at_once == 1:
+        yield from ((shard, compute(shard)) for shard in shards)
+        return
+    waiting, threads = iter(shards), ThreadPoolExecutor(at_once)
+    try:
+        running = {threads.submit(compute, shard): shard for shard in itertools.islice(waiting, at_once)}
+        while running:
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                shard = running.pop(done)
+                yield shard, done.result()
+                running |= {threads.submit(compute, s): s for s in itertools.islice(waiting, 1)}
+    finally:  # after an error nobody waits for the rest: the engine is closed, which ends them
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _name(model: ModelSettings) -> str:

@@ -1,7 +1,8 @@
 """What stages ask of a model, and the names they ask it by. No engine is imported here before one is opened.
 
-An engine is a context manager; `can` says what it gives (generate, mix, score, answer, sampled, top_k), and is asked when a recipe
-is composed. Axis-free: ids are lists of int, log-probabilities are lists of float in nats, one per id, the end token included."""
+An engine is a context manager; `can` says what it gives (generate, mix, score, rescore, answer, sampled, top_k, at), and is asked
+when a recipe is composed. Axis-free: ids are lists of int, log-probabilities are lists of float in nats, one per id, the end token
+included."""
 
 from __future__ import annotations
 
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 
     from factory.engines.tokens import Tokens
 
-ENGINES = {"hf": frozenset({"generate", "mix", "score", "answer", "sampled", "top_k"})}
+ENGINES = {
+    "hf": frozenset({"generate", "mix", "score", "rescore", "answer", "sampled", "top_k", "at"}),
+    "vllm": frozenset({"generate", "score", "answer", "top_k"}),
+}
+SCORING = frozenset({"score", "sampled", "top_k", "at"})  # what reads finished texts; the rest draws new ones
+AT_ONCE = {"vllm": 2}  # shards computed at once: an engine whose queue would run dry at each shard's end
 
 
 @dataclass(frozen=True)

