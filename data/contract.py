@@ -22,13 +22,14 @@ TEXTS = pa.list_(pa.string())
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its Arrow type, its unit and its meaning. `required` columns are never null."""
+    """One column: its Arrow type, its unit and its meaning. `required` columns are never null; `gaps`: its lists may hold null."""
 
     name: str
     type: pa.DataType
     doc: str
     unit: str = ""
     required: bool = False
+    gaps: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ MODELS = Table(
         _key("model_id", pa.string(), "hash of everything below that changes log-probabilities"),
         Column("name", pa.string(), "hub id, folder name, or run:NAME", required=True),
         Column("revision", pa.string(), "hub revision"),
-        Column("weights", pa.string(), "sha256 over the sorted (tensor name, dtype, shape, bytes); null: behind an API"),
+        Column(
+            "weights", pa.string(), "sha256 over the sorted (tensor name, dtype, shape, bytes); null: behind an API"
+        ),
         Column("tokenizer", pa.string(), "sha256 of the tokenizer; null: behind an API"),
         Column("chat_template", pa.string(), "sha256 of the chat template; null: behind an API"),
         Column("dtype", pa.string(), "dtype of the forward pass; null: behind an API"),
@@ -161,12 +164,16 @@ SCORES = Table(
         SAMPLE_INDEX,
         Column("scorer", pa.string(), "models.model_id of the scorer", required=True),
         Column(
-            "logprobs", NATS, "log p(token | scorer's prompt, prefix), one per entry of samples.token_ids", unit="nats"
+            "logprobs",
+            NATS,
+            "log p(token | scorer's prompt, prefix), one per entry of samples.token_ids; byte_spans: a run's, even over its bytes",
+            unit="nats",
+            gaps=True,
         ),
-        Column("total", pa.float64(), "sum over the sample, end token included", unit="nats"),
+        Column("total", pa.float64(), "the scorer's own sum over the sample, end token included", unit="nats"),
         Column("alignment", pa.string(), "same_tokenizer, or byte_spans where the segmentations differ"),
         Column("n_scorer_tokens", pa.int32(), "the sample's length in the scorer's tokens", unit="tokens"),
-        Column("unaligned_share", pa.float32(), "share of tokens without a score of their own; null: not measured"),
+        Column("unaligned_share", pa.float32(), "share of tokens whose entry of logprobs is null; null: not measured"),
     ),
     keys=SAMPLE_KEYS,
     tokens=True,
@@ -353,7 +360,12 @@ LEDGER = Table(
     "ledger",
     "answer paid for over an API",
     (
-        Column("key", pa.string(), "sha256 of model, conversation, sampling and draw; the server is not in it", required=True),
+        Column(
+            "key",
+            pa.string(),
+            "sha256 of model, conversation, sampling and draw; the server is not in it",
+            required=True,
+        ),
         Column("model", pa.string(), "model that was asked", required=True),
         Column("served_by", pa.string(), "the name it answered under, e.g. a dated snapshot; null: a filter answered"),
         Column("stage", pa.string(), "the factory's stage that asked", required=True),

@@ -18,11 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data.contract import Table
+from data.contract import Column, Table
 from data.refusal import Refusal
 
 TOKEN_ROW_GROUP = 128  # whole groups a row group, where rows hold lists: one read serves one step
 SCALAR_ROW_GROUP = 131_072  # rows a row group, where rows hold scalars
+COPIES_OF = "_uri"  # in a folder of local copies: the address of the lake that they are of
 DROPPED_BITS = 23 - 15  # mantissa bits of float32 that are rounded away (relative error ≤ 2^-16)
 
 
@@ -57,7 +58,7 @@ def validated(table: Table, rows: pa.Table, where: str) -> pa.Table:
                 f"{where}: {column.name} is null in {values.null_count} rows", f"python -m data describe {table.name}"
             )
         cast = _cast(values, column.type, f"{where}: {column.name}")
-        columns.append(_finite(cast, column.name in table.logprob_columns, f"{where}: {column.name}", table.name))
+        columns.append(_finite(cast, column, f"{where}: {column.name}", table))
     return pa.Table.from_arrays(columns, schema=table.schema)
 
 
@@ -68,28 +69,28 @@ def _cast(values: pa.Array, type_: pa.DataType, where: str) -> pa.Array:
         raise Refusal(f"{where}: {str(error).splitlines()[0]}", "python -m data tables") from error
 
 
-def _finite(values: pa.Array, is_logprob: bool, where: str, table: str) -> pa.Array:
+def _finite(values: pa.Array, column: Column, where: str, table: Table) -> pa.Array:
     """Refuse NaN and infinities; round the leaves of log-probability lists."""
     leaves = values.values if pa.types.is_list(values.type) else values
     if not pa.types.is_floating(leaves.type):
         return values
     finite = pc.all(pc.is_finite(leaves)).as_py()
     if finite is False:
-        raise Refusal(f"{where} holds NaN or infinity", f"python -m data describe {table}")
-    if not is_logprob or not len(leaves):
+        raise Refusal(f"{where} holds NaN or infinity", f"python -m data describe {table.name}")
+    if column.name not in table.logprob_columns or not len(leaves):
         return values
-    if leaves.null_count:
+    if leaves.null_count and not column.gaps:
         raise Refusal(
             f"{where} holds null inside a list: a missing log-probability is no number",
-            f"python -m data describe {table}",
+            f"python -m data describe {table.name}",
         )
     if values.offset:  # from_arrays takes no mask with sliced offsets
         values = values.take(pa.array(np.arange(len(values))))
         leaves = values.values
     mask = pc.is_null(values) if values.null_count else None
-    return pa.ListArray.from_arrays(
-        values.offsets, pa.array(round_mantissa(leaves.to_numpy())), type=values.type, mask=mask
-    )
+    gaps = leaves.is_null().to_numpy(zero_copy_only=False) if leaves.null_count else None
+    rounded = pa.array(round_mantissa(leaves.fill_null(0).to_numpy()), mask=gaps)
+    return pa.ListArray.from_arrays(values.offsets, rounded, type=values.type, mask=mask)
 
 
 def group_starts(rows: pa.Table, key: str) -> np.ndarray:
@@ -171,7 +172,14 @@ def read_shard(
 
 
 def _verify(path: Path) -> str:
-    return f"python -m data verify --lake {path.parents[2]}"
+    return f"python -m data verify --lake {lake_of(path)}"
+
+
+def lake_of(path: Path) -> str:
+    """The lake that a shard's file belongs to; a folder of local copies says of which one."""
+    root = path.parents[2]
+    uri = root / COPIES_OF
+    return uri.read_text(encoding="utf-8") if uri.is_file() else str(root)
 
 
 def replace_durably(temporary: Path, path: Path) -> None:

@@ -56,14 +56,27 @@ def test_what_the_contract_forbids_is_refused(rows: pa.Table, message: str) -> N
 
 def test_log_probabilities_are_numbers_or_the_whole_list_is_missing() -> None:
     table = TABLES["scores"]
-    for broken in ([-1.0, None], [float("nan")], [float("-inf")]):
+    for broken in ([float("nan")], [float("-inf")]):
         with pytest.raises(Refusal, match="logprobs holds"):
             validated(table, _scores([[-0.5], broken]), "x")
+    answers = pa.table(
+        {"prompt_id": [1], "candidate": [0], "text": ["ja"], "method": ["direct"], "logprobs": [[-1.0, None]]}
+    )
+    with pytest.raises(Refusal, match="logprobs holds null inside a list"):
+        validated(TABLES["answers"], answers, "x")
     whole = validated(table, _scores([[-0.5, -0.25], None, [], [-1.0]]), "x")
     assert whole["logprobs"].to_pylist() == [[-0.5, -0.25], None, [], [-1.0]]
     assert validated(table, _scores([[-0.5], None, [-0.3, -0.1]]).slice(1), "x")["logprobs"].to_pylist() == [
         None, pytest.approx([-0.3, -0.1], rel=2**-16),
     ]  # fmt: skip
+
+
+def test_a_token_that_a_scorer_has_no_number_for_stays_null_on_disk(tmp_path: Path) -> None:
+    rows = _scores([[-0.5, None], None, [None, -0.3], []])
+    write_shard(TABLES["scores"], rows, tmp_path / "x.parquet", "k", "x")
+    read = read_shard(tmp_path / "x.parquet", "k")["logprobs"].to_pylist()
+    assert read == [[-0.5, None], None, [None, pytest.approx(-0.3, rel=2**-16)], []]
+    assert validated(TABLES["scores"], rows.slice(2), "x")["logprobs"].to_pylist() == [read[2], []]
 
 
 def test_the_same_rows_are_the_same_bytes(tmp_path: Path) -> None:
