@@ -47,6 +47,10 @@ class Pieces:
         last = len(self.bytes_v) - 1
         return ids if max(ids, default=0) <= last else [min(i, last) for i in ids]
 
+    def spelt(self, ids: Sequence[int]) -> list[bytes]:
+        """The bytes of each id."""
+        return [self.bytes_v[i] for i in self.known(ids)]
+
 
 def _decoders(tokenizer: Any) -> list[dict[str, Any]]:
     """The steps of the decoder as the library writes them down; none where tokens are words."""

@@ -38,7 +38,7 @@ def runs(student: Ends, scorer: Ends, bytes_x: np.ndarray) -> Runs:
     cut = ours & theirs
     cut[first_x + 1] = False  # a token without bytes at the beginning belongs to the run behind it
     cut[first_x] = cut[first_x + 1 + bytes_x] = True
-    before = np.cumsum(cut) - cut
+    before: np.ndarray = np.cumsum(cut) - cut
     return Runs(before[place_n], before[place_m], int(before[-1]) + 1 if len(before) else 0)
 
 

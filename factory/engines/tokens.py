@@ -109,6 +109,25 @@ class Tokens:
             found += ids if isinstance(ids, list) else [] if ids is None else [ids]
         return [i for i in dict.fromkeys(found) if 0 <= i < self._text_config.vocab_size]
 
+    @cached_property
+    def end_of_turn(self) -> int | None:
+        """The end token that the chat template puts behind an answer (Gemma's <end_of_turn>, not its <eos>).
+
+        The first of `end` where there is no template or it names none; None where the model has no end token."""
+        behind = self._behind_an_answer() if self.template is not None else []
+        return next((i for i in [*behind, *self.end] if i in self.end), None)
+
+    def _behind_an_answer(self) -> list[int]:
+        import jinja2
+
+        answer = "Tórshavn"
+        chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+        try:
+            text = self.tokenizer.apply_chat_template(chat, chat_template=self.template, tokenize=False)
+        except jinja2.TemplateError:  # prompts in roles that it refuses are refused where they are read
+            return []
+        return list(self.tokenizer(text.rpartition(answer)[2], add_special_tokens=False).input_ids)
+
     @property
     def context(self) -> int | None:
         """The most positions the configuration allows; None where it names no limit."""

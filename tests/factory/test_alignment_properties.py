@@ -69,7 +69,7 @@ def numbers(count: int) -> np.ndarray:
 
 
 @given(st.lists(said, max_size=4), names, names, st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_runs_part_both_sides_and_rise_with_the_text(texts, student, scorer, ended):
     texts, ids = drawn(student, texts, ended)
     reading = PAIRS[student, scorer].read(texts, ids)
@@ -88,7 +88,7 @@ def test_runs_part_both_sides_and_rise_with_the_text(texts, student, scorer, end
 
 
 @given(st.lists(said, max_size=4), spelling, spelling, st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_totals_are_kept_sample_by_sample(texts, student, scorer, ended):
     texts, ids = drawn(student, texts, ended)
     reading = PAIRS[student, scorer].read(texts, ids)
@@ -107,7 +107,7 @@ def test_totals_are_kept_sample_by_sample(texts, student, scorer, ended):
 
 
 @given(st.lists(said, max_size=4), names, names, st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_what_is_null_is_counted_and_the_rest_is_the_runs_own_sum(texts, student, scorer, ended):
     texts, ids = drawn(student, texts, ended)
     reading = PAIRS[student, scorer].read(texts, ids)
@@ -123,7 +123,7 @@ def test_what_is_null_is_counted_and_the_rest_is_the_runs_own_sum(texts, student
 
 
 @given(said, said, names, names)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_sample_is_aligned_the_same_alone_and_among_others(one, other, student, scorer):
     pair = PAIRS[student, scorer]
     texts, ids = drawn(student, [other, one, other])
@@ -138,7 +138,7 @@ ends_of = st.lists(st.integers(1, 30), max_size=15, unique=True).map(sorted)
 
 
 @given(ends_of, ends_of)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_runs_are_those_of_the_set_of_shared_places(ours, theirs):
     ours, theirs = sorted({*ours, 31}), sorted({*theirs, 31})
     student, scorer = (
