@@ -14,7 +14,8 @@ from data.refusal import Refusal
 from factory.rewards.text import words
 
 FilePath = NewType("FilePath", str)
-"""A setting of this type names a file: it must exist, and its bytes (not its path) enter the component's identity."""
+"""A setting of this type names a file: it must exist, and its bytes (not its path) enter the component's identity; so do those
+of the .aff beside a hunspell .dic."""
 Stamp = tuple[str, int, int]
 """Path, size and modification time of a file: what a cache may be keyed by."""
 
@@ -34,8 +35,14 @@ def _digest(key: Stamp) -> str:
 
 
 def digest(path: str) -> str:
-    """sha256 of a file's bytes, 64 hex digits."""
-    return _digest(stamp(path))
+    """sha256 of a file's bytes, 64 hex digits; of a hunspell .dic with the .aff beside it."""
+    own, beside = _digest(stamp(path)), affixes(path)
+    return own if beside is None else hashlib.sha256(f"{own} {_digest(stamp(beside))}".encode()).hexdigest()
+
+
+def affixes(path: str) -> str | None:
+    """The .aff that belongs to a hunspell .dic: without it the words lack their endings. None for every other file."""
+    return str(Path(path).with_suffix(".aff")) if path.endswith(".dic") else None
 
 
 def _text(path: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from data.refusal import Refusal, nearest
-from factory.rewards._files import FilePath, digest, stamp
+from factory.rewards._files import FilePath, affixes, digest, stamp
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def _cast(hint: Any, value: Any) -> Any:
     if origin is tuple:
         if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
             raise ValueError("expected a list of texts")
-        return tuple(value)
+        return tuple(_file(entry) for entry in value) if FilePath in typing.get_args(hint) else tuple(value)
     if hint is FilePath:
         return _file(value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
@@ -70,7 +70,8 @@ def _choice(choices: tuple[Any, ...], value: Any) -> Any:
 def _file(value: Any) -> str:
     if not isinstance(value, str | Path):
         raise ValueError("expected a path")
-    stamp(str(value))
+    for file in filter(None, (str(value), affixes(str(value)))):
+        stamp(file)
     return str(value)
 
 
@@ -82,5 +83,5 @@ def identify(settings: Any) -> dict[str, Any]:
 
 def _plain(hint: Any, value: Any) -> Any:
     if value is not None and (hint is FilePath or FilePath in typing.get_args(hint)):
-        return {"sha256": digest(value)}
+        return [{"sha256": digest(v)} for v in value] if isinstance(value, tuple) else {"sha256": digest(value)}
     return list(value) if isinstance(value, tuple) else value

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from collections.abc import Iterator
 
 from data.refusal import Refusal
 
@@ -49,6 +50,11 @@ def words(text: str, *, casefold: bool = True) -> list[str]:
     ['lundi', 'fuglurin', 'er', 'á', 'alvoy', '1.234,5']
     """
     return _WORD.findall(nfc(nfc(text).casefold()) if casefold else nfc(text))
+
+
+def word_matches(text: str) -> Iterator[re.Match[str]]:
+    """The words of `words` with their places in the NFC text, capitals kept."""
+    return _WORD.finditer(nfc(text))
 
 
 def visible(text: str) -> str:

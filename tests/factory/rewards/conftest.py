@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,3 +42,22 @@ def faroese_text() -> Callable[[str], list[str]]:
         return (folder / name).read_text(encoding="utf-8").splitlines()
 
     return lines
+
+
+@pytest.fixture
+def dictionary() -> str:
+    """The .dic of a small made dictionary: hon er á ø Ísoy Tórshavn bátur, with the forms bátar and bátin."""
+    return str(Path(__file__).with_name("small.dic"))
+
+
+@pytest.fixture(scope="session")
+def dictionary_fo(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The .dic of the npm package dictionary-fo, fetched; skips where npm or its registry cannot be had."""
+    folder = tmp_path_factory.mktemp("npm")
+    if shutil.which("npm") is None:
+        pytest.skip("no npm to fetch dictionary-fo with")
+    install = ["npm", "install", "--silent", "--no-audit", "--prefix", str(folder), "dictionary-fo@2.1.0"]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        pytest.skip(f"npm cannot fetch dictionary-fo: {done.stderr.strip()[:200]}")
+    return str(folder / "node_modules" / "dictionary-fo" / "index.dic")

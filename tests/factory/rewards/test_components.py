@@ -18,6 +18,11 @@ from hypothesis import strategies as st
 from factory.rewards import Batch, component, names
 
 LISTS = {"references", "answers", "prompts", "answer_patterns", "languages", "n_tokens", "scores"}
+DICTIONARY = str(Path(__file__).with_name("small.dic"))
+NEEDED: dict[str, dict[str, Any]] = {  # settings without which a component is refused
+    "spelling": {"dictionary": DICTIONARY},
+    "foreign_words": {"own": [DICTIONARY], "foreign": [DICTIONARY]},
+}
 VARIANTS: list[dict[str, Any]] = [
     *({"use": "teacher_loglik", "form": form, "floor": -8.0} for form in ("sum", "token", "byte")),
     *(
@@ -32,6 +37,11 @@ VARIANTS: list[dict[str, Any]] = [
     {"use": "language"},
     {"use": "language", "output": "verdict", "min_words": 1},
     {"use": "alphabet"},
+    {"use": "fluency"},
+    {"use": "fluency", "floor": -1.5},
+    {"use": "spelling", "dictionary": DICTIONARY},
+    {"use": "spelling", "dictionary": DICTIONARY, "names": "count", "min_words": 2},
+    {"use": "foreign_words", "own": [DICTIONARY], "foreign": [DICTIONARY], "names": "count"},
     {"use": "alphabet", "letters": "abc", "also": "ö"},
     {"use": "repetition", "n": 1},
     {"use": "repetition", "n": 2, "unit": "chars"},
@@ -137,7 +147,7 @@ def test_values_stay_in_range_and_nfd_equals_nfc(variant: dict[str, Any], text: 
     nfd = [unicodedata.normalize("NFD", t) for t in (text, other, third)]
     [composed], [apart] = this.score(_batch(*nfc)), this.score(_batch(*nfd))
     assert composed.value is None or low <= composed.value <= high
-    if this.use != "teacher_loglik":  # the scorer read the bytes as they were
+    if this.use not in ("teacher_loglik", "fluency"):  # the scorer read the bytes as they were
         assert composed == apart
 
 
@@ -152,6 +162,9 @@ BLANK_IS = {
     "format": 0.0,
     "verifier": 0.0,
     "contains": 0.0,
+    "fluency": None,
+    "spelling": None,
+    "foreign_words": None,
 }
 
 
@@ -159,7 +172,9 @@ BLANK_IS = {
 @pytest.mark.parametrize("text", ["", " \n\t ", "😀"])
 def test_blank_texts_are_scored_or_missing_with_a_reason(name: str, text: str) -> None:
     answers = [["Tórshavn 7"]]
-    [reward] = component({"use": name}).score(Batch.of_texts([text], references=answers, answers=answers))
+    [reward] = component({"use": name} | NEEDED.get(name, {})).score(
+        Batch.of_texts([text], references=answers, answers=answers)
+    )
     assert reward.value == BLANK_IS[name]
     assert reward.value is not None or reward.detail
 
