@@ -202,8 +202,8 @@ def refuse_unscored(scores: Slice, next_command: str) -> None:
             alignment = _column(metadata.row_group(index), "alignment").statistics
             if alignment is None or not (alignment.has_min_max and alignment.min == alignment.max == "same_tokenizer"):
                 raise Refusal(
-                    f"{scores.path}: its scores were not made token by token on the student's own tokens",
-                    next_command,
+                    f"{scores.path}: a teacher of another tokenizer scored runs of tokens, not the student's own tokens one by one",
+                    "'reward=teacher_loglik' objective=grpo, or a teacher of the student's tokenizer",
                 )
     if any(missing for _, missing, _ in _statistics(scores, "logprobs")):
         raise Refusal(f"{scores.path}: the log-probabilities of some samples are null", next_command)

@@ -2,10 +2,12 @@
 
 Reads the pool. Writes `scores`: the teacher at temperature 1 on its own chat template and on `teacher_messages`, the policy at
 the pool's temperature on the prompt it was sampled from, each further scorer at temperature 1 on what its `shown` says; the
-student where a component names it. Refuses a scorer with other tokens, and prompts too long for it."""
+student where a component names it. A scorer with other tokens reads the samples' texts (`scores_across`). Refuses prompts too
+long for a scorer."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +23,7 @@ from data.refusal import Refusal
 from data.scorers import scorer_of
 from factory.context import Context, Work
 from factory.engines import ScoreRequest
+from factory.stages.scores_across import COLUMNS, aligner, say_unaligned, scored_across
 
 
 def run(context: Context) -> list[Slice]:
@@ -31,8 +34,6 @@ def run(context: Context) -> list[Slice]:
     for scorer in scorers(context.recipe):
         if scorer == "teacher":
             _two_teachers(context, pool)
-        if scorer != "policy":
-            refuse_other_tokens(context, role=scorer)
         temperature, shown = scorer_reading(context.lake, context.recipe, pool.prompts, scorer)
         key = (context.row(scorer)["model_id"], temperature, shown)
         if key not in made:  # at temperature 1 the initial policy is the student
@@ -43,7 +44,8 @@ def run(context: Context) -> list[Slice]:
 def scorers(recipe: Recipe) -> list[str]:
     """Names of the models that score a recipe's pool; the student among them where a component names it."""
     asked = {scorer_of(spec) for spec in recipe.components.values()}
-    scoring = recipe.teacher is not None and recipe.teacher.endpoint is None  # a server gives no scores of others' texts
+    # a server gives no scores of others' texts
+    scoring = recipe.teacher is not None and recipe.teacher.endpoint is None
     teacher = ["teacher"] if scoring else []
     return [*teacher, "policy", *recipe.scorers, *(["student"] if "student" in asked else [])]
 
@@ -59,34 +61,49 @@ def _two_teachers(context: Context, pool: Pool) -> None:
     context.say(f"warning: {told}")
 
 
-ON_TEXT = "leave `scores` and teacher_loglik out; answers and components on text work: stages=[prompts,answers,samples,rewards]"
+def same_tokens(context: Context, role: str = "teacher") -> bool:
+    """Whether a model's ids mean the policy's: the files' fingerprints, or at least the vocabularies, are equal."""
+    if context.row("policy")["tokenizer"] == context.row(role)["tokenizer"]:
+        return True
+    return context.tokens("policy").vocabulary == context.tokens(role).vocabulary
 
 
-def refuse_other_tokens(context: Context, instead: str = ON_TEXT, role: str = "teacher") -> None:
-    """What is told token by token needs one tokenizer: the files' fingerprints, or at least the vocabularies, must be equal.
-
-    `instead` is what works without it."""
-    student, teacher = context.row("policy"), context.row(role)
-    if student["tokenizer"] == teacher["tokenizer"]:
+def refuse_other_tokens(context: Context, instead: str) -> None:
+    """What is told id by id needs a teacher of the student's own ids. `instead` is what works without it."""
+    if same_tokens(context):
         return
-    ours, theirs = (context.tokens(r).vocabulary for r in ("policy", role))
-    if ours != theirs:
-        raise Refusal(
-            f"{role} {teacher['name']} and student {student['name']} have different tokenizers"
-            f" ({len(theirs)} and {len(ours)} tokens); what is told token by token needs the same one",
-            instead,
-        )
+    student, teacher = context.row("policy"), context.row("teacher")
+    ours, theirs = (context.tokens(role).vocabulary for role in ("policy", "teacher"))
+    raise Refusal(
+        f"teacher {teacher['name']} and student {student['name']} have different tokenizers"
+        f" ({len(theirs)} and {len(ours)} tokens); what is told token by token needs the same one",
+        instead,
+    )
 
 
 def _score(context: Context, pool: Pool, role: str, temperature: float, shown: str) -> Slice:
     scorer = context.row(role)["model_id"]
+    across = functools.cache(lambda: None if role == "policy" or same_tokens(context, role) else aligner(context, role))
 
     def compute(shard: Shard, work: Work) -> pa.Table:
-        return _scored(context, pool, shard, role, temperature, shown, work)
+        if (pair := across()) is None:
+            return _scored(context, pool, shard, role, temperature, shown, work)
+
+        def score(completions: Mapping[int, list[list[int]]]) -> Mapping[int, list[list[float]]]:
+            prompts = prompts_for(context, pool, shard.index, role, shown)
+            refuse_too_long(context, role, prompts, completions)
+            return score_groups(context, role, prompts, completions, temperature, work)
+
+        return scored_across(pair, shard.parent_rows(COLUMNS), scorer, score)
 
     key, label = scores_key(pool, scorer, temperature, shown), f"{pool.samples.label}-{role}"
     model = context.model(role).path
-    return context.make("scores", "scores", key, label, compute, total=pool.samples.rows, unit="samples", model=model)
+    ability = ability_of(role)
+    made = context.make(
+        "scores", "scores", key, label, compute, total=pool.samples.rows, unit="samples", model=model, ability=ability
+    )
+    say_unaligned(context, made)
+    return made
 
 
 def ability_of(role: str) -> str:

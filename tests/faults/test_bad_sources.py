@@ -96,7 +96,12 @@ TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
 
 @rows(
-    ("teacher that scores", None, "factory teacher.path={other}", "different tokenizers (360 and 300 tokens)"),
+    (
+        "teacher of soft targets",
+        None,
+        "factory 'stages=[soft_targets]' teacher.path={other}",
+        "different tokenizers (300 and 360 tokens)",
+    ),
     ("student that is scored", None, "factory 'stages=[scores]' student.path={other}", "another policy, tokenizer"),
     ("student of the pool", None, f"trainer student.path={{other}} {RL}", "another policy, tokenizer or chat template"),
     ("student of the answers", None, f"trainer student.path={{other}} {BC}", "not in this student's tokens"),

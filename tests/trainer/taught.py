@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
-from data.config import ModelSettings
+from data.config import ModelSettings, model_settings
 from data.lake import Key
 from data.manifest import Slice
 from data.pool import Pool, scores_key
@@ -40,7 +39,13 @@ def teach(made: Any, publish: Publish, change: Callable[[dict[str, Any], int], N
     """Scores of a teacher that the lake knows: −(i + t/10) at token t of sample i."""
     model = {"model_id": "id-t", "name": "teacher", "weights": "w", "tokenizer": "t", "chat_template": "c"}
     model |= {"dtype": "float32", "head_dtype": "float32"}
-    publish(made.lake, "models", Key({"model": asdict(TEACHER)}, (), {"model": "id-t"}, ("t",)), [[model]], "teacher")
+    publish(
+        made.lake,
+        "models",
+        Key({"model": model_settings(TEACHER)}, (), {"model": "id-t"}, ("t",)),
+        [[model]],
+        "teacher",
+    )
     rows = []
     for i, sample in enumerate(sample_rows(made)):
         row = {key: sample[key] for key in ("group_id", "sample_index")}
