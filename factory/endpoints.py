@@ -162,7 +162,7 @@ def check_endpoints(recipe: FactoryRecipe) -> None:
 
 
 def _local(recipe: FactoryRecipe) -> dict[str, ModelSettings]:
-    return {"student": recipe.student}
+    return {"student": recipe.student} | {f"scorers.{name}": model for name, model in recipe.scorers.items()}
 
 
 def _wants_scores(recipe: FactoryRecipe) -> Iterator[tuple[str, str]]:

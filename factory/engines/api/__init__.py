@@ -54,6 +54,12 @@ class Apis:
         """The result of a coroutine on the loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
+    def bill(self) -> str:
+        """What this call bought, and what the recipe has spent so far."""
+        money, tokens = self.ledger.spent(self.recipe)
+        spent = f"{tokens:,} tokens" + (f", ${money:,.4f}" if money else "")
+        return f"{self.bought:,} answers bought, {self.found:,} found in the ledger; recipe {self.recipe} has spent {spent}"
+
     def close(self) -> None:
         """Close connections, fold the ledger and let it go."""
         for client in self._clients.values():
