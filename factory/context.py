@@ -78,7 +78,7 @@ class Context:
             self.say(f"{made.path}: {line}")
 
     def model(self, role: str | ModelSettings) -> ModelSettings:
-        """The settings of student, teacher, policy, a scorer of the recipe, or run:NAME."""
+        """The settings of student, teacher, policy, a scorer or another model of the recipe, or run:NAME."""
         if isinstance(role, ModelSettings):
             return role
         if role == "teacher":
@@ -91,6 +91,8 @@ class Context:
             return self.recipe.student
         if role in self.recipe.scorers:
             return self.recipe.scorers[role].model
+        if role in self.recipe.models:
+            return self.recipe.models[role]
         return policy_model(dataclasses.replace(self.recipe, policy=role))
 
     def row(self, role: str | ModelSettings) -> dict[str, Any]:
@@ -172,7 +174,7 @@ class Context:
         while len(self.engines) >= (1 if alone else max(self.settings.engine.resident, 1)):
             self.engines.pop(next(iter(self.engines))).close()
 
-    def _opened(self, does: str, role: str, model: ModelSettings) -> TokenEngine:
+    def _opened(self, does: str, role: str | ModelSettings, model: ModelSettings) -> TokenEngine:
         settings, folder = self.settings.engine, model_folder(model, self.recipe.runs)
         row, tokens = self.row(role), self.tokens(role)
         if does == "vllm":

@@ -40,10 +40,10 @@ class Apis:
 
     def engine(self, model: ModelSettings, stage: str) -> ApiEngine:
         """The engine that answers for a model; `stage` is what its costs are booked under."""
-        name = model.endpoint
+        name = model.endpoint or ""
         if name not in self.endpoints:
             raise Refusal(
-                f"no endpoint named {name!r}: {nearest(str(name), self.endpoints)}",
+                f"no endpoint named {name!r}: {nearest(name, self.endpoints)}",
                 f"factory.endpoints.{name}.base_url=URL",
             )
         if name not in self._clients:

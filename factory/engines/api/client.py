@@ -45,7 +45,7 @@ class Client:
 
         tries = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(Transient),
-            stop=tenacity.stop_after_attempt(self.endpoint.attempts) | tenacity.stop_when_event_set(stop),  # type: ignore[arg-type]
+            stop=tenacity.stop_after_attempt(self.endpoint.attempts) | tenacity.stop_when_event_set(stop),
             wait=_wait,
             reraise=True,
         )
