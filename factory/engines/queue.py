@@ -56,8 +56,9 @@ class Queue:
 
     def _next(self, caller: _Caller) -> list[tuple[Any, Any]]:
         """The caller's next outputs; none once all of its requests are answered."""
+        asked = list(itertools.islice(caller.source, self.most - caller.pending))  # may take long: not under the lock
         with self._turn:
-            for key, prompt, parameters in itertools.islice(caller.source, self.most - caller.pending):
+            for key, prompt, parameters in asked:
                 name = str(next(self._names))
                 self._incoming.append((name, prompt, parameters))
                 self._owners[name] = (caller, key)

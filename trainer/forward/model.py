@@ -142,7 +142,11 @@ def checkpoint_activations(policy: Policy) -> None:
     Only the layers themselves are told that they train: what is inside them stays in eval mode, without dropout."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    policy.model.activation_checkpointing_enable()
+    # named gradient_… before transformers 5.20, and vLLM's environment has an older one
+    enable = (
+        getattr(policy.model, "activation_checkpointing_enable", None) or policy.model.gradient_checkpointing_enable
+    )
+    enable()
     for module in policy.model.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.training = True
