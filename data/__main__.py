@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-LakeOption = Annotated[str, typer.Option("--lake", help="Folder of the lake.")]
+LakeOption = Annotated[str, typer.Option("--lake", help="Folder of the lake, or s3://bucket/prefix.")]
 DEFAULT_LAKE = "data/lake"
 
 
@@ -146,16 +146,20 @@ def export(
 def gc(
     lake: LakeOption = DEFAULT_LAKE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+    hours: Annotated[
+        float, typer.Option(min=0, help="On object storage: leave slices alone that were written to since then.")
+    ] = 24,
 ) -> None:
-    """Remove files that no manifest names: unfinished slices, temporary files."""
+    """Remove files that no manifest names: unfinished slices, temporary files, what the loser of two writers wrote."""
     from data.lake import Lake
     from data.verify import collect, garbage
 
     opened = Lake.open(lake, must_exist=True)
-    files = garbage(opened)
+    files = garbage(opened, hours=hours)
     for path in files:
         typer.echo(str(path.relative_to(opened.root)))
-    size = sum(path.stat().st_size for path in files) if dry_run else collect(opened, files)
+    names = [path.relative_to(opened.root).as_posix() for path in files]
+    size = sum(map(opened.place.size, names)) if dry_run else collect(opened, files)
     typer.echo(f"{len(files)} files, {size} bytes " + ("would be removed" if dry_run else "removed"))
 
 

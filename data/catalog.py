@@ -85,12 +85,13 @@ def create_views(con: duckdb.DuckDBPyConnection, lake: Lake, names: list[str]) -
         made[name] = define(lake, name)
         for needed in made[name].needs:
             create(needed)
+        lake.place.fetch(made[name].files)
         con.execute(f"CREATE VIEW {quoted(name)} AS {made[name].sql}")
 
     files: list[Path] = []
     try:
         for name in names:
-            create(name)
+            create(name)  # DuckDB opens the files of a view as it is made
     except duckdb.Error as error:
         raise _shard_refusal(str(error), [f for d in made.values() for f in d.files]) from error
     for definition in made.values():
@@ -104,8 +105,8 @@ def refuse_foreign(lake: Lake, files: Sequence[Path]) -> None:
     tables = {file: file.relative_to(lake.root).parts[0] for file in files}
     keys: dict[Path, set[str]] = {}
     for slice_ in (s for name in dict.fromkeys(tables.values()) for s in lake.slices(name)):
-        for shard in slice_.shards:
-            keys.setdefault(lake.root / shard.file, set()).add(shard.key)
+        for path, shard in zip(slice_.paths, slice_.shards, strict=True):
+            keys.setdefault(path, set()).add(shard.key)
     for file, table in tables.items():
         try:
             found = pq.read_metadata(file).metadata or {}
@@ -113,7 +114,7 @@ def refuse_foreign(lake: Lake, files: Sequence[Path]) -> None:
             raise _shard_refusal(str(file), [file]) from error
         key = found.get(b"grpo_kd.key", b"").decode()
         if found.get(b"grpo_kd.table") != table.encode() or key not in keys.get(file, {file.stem}):
-            raise Refusal(f"shard {file} is a file of another slice", f"python -m data verify --lake {lake.root}")
+            raise Refusal(f"shard {file} is a file of another slice", f"python -m data verify --lake {lake.uri}")
 
 
 def _single_select(con: duckdb.DuckDBPyConnection, query: str) -> str:

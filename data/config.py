@@ -33,7 +33,7 @@ class ModelSettings:
     """Whether code from the model's repository may run."""
     endpoint: str | None = None
     """Name of a server in factory.endpoints that answers for this model over HTTP; null: the factory's engine runs it."""
-    request: dict[str, Any] = field(default_factory=dict)
+    request: dict[str, Any] = field(default_factory=dict, hash=False)  # a model stays hashable
     """Further fields of every request to an endpoint, e.g. {reasoning_effort: low}; they change answers."""
 
 

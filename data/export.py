@@ -61,6 +61,7 @@ def _copy(lake: Lake, path: Path) -> dict[str, int | None]:
             if name in VIEWS and any(rows.get(needed, 0) is None for needed in definition.needs):
                 rows[name] = None
                 continue
+            lake.place.fetch(definition.files)
             refuse_foreign(lake, definition.files)
             con.execute(f"CREATE TABLE {quoted(name)} AS {definition.sql}")
             rows[name] = con.sql(f"SELECT count(*) FROM {quoted(name)}").fetchall()[0][0]

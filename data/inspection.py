@@ -75,7 +75,7 @@ SQL_KEYS = ("pool", "group_id", "sample_index")
 def _pool(lake: Lake, name: str | None) -> tuple[str, Pool]:
     found = pools(lake)
     if not found:
-        raise Refusal(f"no pool yet in {lake.root}", DEMO)
+        raise Refusal(f"no pool yet in {lake.uri}", DEMO)
     if name is not None and name not in found:
         raise Refusal(f"no pool named {name}: {nearest(name, found)}", "python -m data tables")
     label = name or max(found, key=lambda key: found[key].samples.created)

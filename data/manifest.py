@@ -5,9 +5,7 @@ times stand here, outside every key."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -15,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from data.contract import VERSION
+from data.places import MANIFEST, Folder, Place
 from data.refusal import Refusal
-from data.storage import disk_refusal, replace_durably
 
-FILE = "_manifest.json"
+FILE = MANIFEST
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,13 @@ class Slice:
     parents: tuple[str, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
     created: str = ""
+    remote: Place | None = field(default=None, compare=False, repr=False)
+    """Where it lies, if not in the folder `root`."""
+
+    @property
+    def place(self) -> Place:
+        """Where its files lie."""
+        return self.remote or Folder(self.root)
 
     @property
     def path(self) -> str:
@@ -53,9 +58,20 @@ class Slice:
         return f"{self.table}/{self.name}"
 
     @cached_property
+    def paths(self) -> list[Path]:
+        """Absolute paths of its shards on this machine, in order: there, or there once fetched."""
+        return [self.place.path(shard.file, shard.sha256) for shard in self.shards]
+
+    @cached_property
     def files(self) -> list[Path]:
-        """Absolute paths of its shards, in order. Kept: a loop over thousands of shards asks for it at each of them."""
-        return [self.root / shard.file for shard in self.shards]
+        """`paths`, fetched. Kept: a loop over thousands of shards asks for it at each of them."""
+        self.place.fetch(self.paths)
+        return self.paths
+
+    def file(self, index: int) -> Path:
+        """One shard's file, fetched."""
+        self.place.fetch([self.paths[index]])
+        return self.paths[index]
 
     @property
     def rows(self) -> int:
@@ -67,33 +83,30 @@ class Slice:
         return next(p for p in self.parents if p.startswith(f"{table}/"))
 
 
-def write_manifest(slice_: Slice) -> None:
-    """Write the manifest atomically; from this moment readers see the slice."""
-    folder = slice_.root / slice_.table / slice_.name
-    content = {k: v for k, v in asdict(slice_).items() if k not in ("root", "table", "name")} | {"contract": VERSION}
-    temporary = folder / f".{FILE}.{os.getpid()}.tmp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
-        replace_durably(temporary, folder / FILE)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # a read-only disk refuses this too
-            temporary.unlink(missing_ok=True)
-        raise disk_refusal(error, slice_.path) from error
+def write_manifest(slice_: Slice, *, replace: bool = True) -> bool:
+    """Write the manifest atomically; from this moment readers see the slice. False where one is there, not to be replaced."""
+    content = {name: getattr(slice_, name) for name in WRITTEN} | {"contract": VERSION}
+    content["shards"] = [asdict(shard) for shard in slice_.shards]
+    text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    return slice_.place.write_manifest(slice_.path, text, replace=replace)
 
 
-def read_manifest(root: Path, table: str, name: str) -> Slice:
+WRITTEN = ("label", "shards", "settings", "models", "parents", "notes", "created")  # the folder's name says the rest
+
+
+def read_manifest(place: Place, table: str, name: str) -> Slice:
     """The slice of one folder. Refuses a manifest that is no JSON or of another contract."""
-    path = root / table / name / FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(place.read_manifest(f"{table}/{name}"))
         shards = tuple(ShardFile(**shard) for shard in content.pop("shards"))
         version = content.pop("contract")
         content["parents"] = tuple(content["parents"])
-        slice_ = Slice(root=root, table=table, name=name, shards=shards, **content)
+        remote = None if isinstance(place, Folder) else place
+        slice_ = Slice(root=place.root, table=table, name=name, shards=shards, remote=remote, **content)
     except (ValueError, KeyError, TypeError) as error:
         raise Refusal(
-            f"{table}/{name}/{FILE} is not a manifest: {error}", f"rm -r {root / table / name} and run the stage again"
+            f"{table}/{name}/{FILE} is not a manifest: {error}",
+            f"rm -r {place.uri}/{table}/{name} and run the stage again",
         ) from error
     if version != VERSION:
         raise Refusal(
@@ -103,7 +116,7 @@ def read_manifest(root: Path, table: str, name: str) -> Slice:
     return slice_
 
 
-def read_slices(root: Path, table: str) -> Iterator[Slice]:
+def read_slices(place: Place, table: str) -> Iterator[Slice]:
     """Every complete slice of a table, oldest first."""
-    names = [path.parent.name for path in (root / table).glob(f"*/{FILE}")]
-    yield from sorted((read_manifest(root, table, name) for name in names), key=lambda s: (s.created, s.name))
+    names = place.complete(table)
+    yield from sorted((read_manifest(place, table, name) for name in names), key=lambda s: (s.created, s.name))

@@ -19,15 +19,17 @@ def overview(lake: Lake) -> tuple[pa.Table, pa.Table]:
     for name, table in TABLES.items():
         slices = lake.slices(name)
         if table.journal:
-            rows = {file: pq.read_metadata(file).num_rows for file in journal_files(lake, name)}
+            files = journal_files(lake, name)
+            rows, size = sum(pq.read_metadata(file).num_rows for file in files), sum(f.stat().st_size for f in files)
         else:
-            rows = {lake.root / shard.file: shard.rows for s in current(slices) for shard in s.shards}
+            shards = {shard.file: shard.rows for s in current(slices) for shard in s.shards}
+            rows, size = sum(shards.values()), sum(map(lake.place.size, shards))
         held.append(
             {
                 "table": name,
-                "rows": sum(rows.values()),
+                "rows": rows,
                 "slices": len(slices),
-                "bytes": sum(file.stat().st_size for file in rows if file.is_file()),
+                "bytes": size,
                 "one row per": table.one_row_per,
             }
         )

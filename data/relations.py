@@ -73,7 +73,7 @@ def files_sql(table: Table, files: Sequence[Path]) -> str:
 
 def journal_files(lake: Lake, table: str) -> tuple[Path, ...]:
     """The files of a journal table."""
-    return tuple(sorted((lake.root / table / "journal").glob("*.parquet")))
+    return tuple(lake.journal(table))
 
 
 def current(slices: Sequence[Slice]) -> list[Slice]:

@@ -19,6 +19,7 @@ from data.lake import Lake
 from data.manifest import FILE, ShardFile, Slice, read_manifest, read_slices
 from data.refusal import Refusal
 from data.relations import journal_files
+from data.remote import Bucket
 from data.storage import file_sha256, read_shard
 
 
@@ -55,9 +56,9 @@ def verify(lake: Lake) -> Verification:
 
 
 def _slices(lake: Lake, table: str, faults: list[str]) -> Iterator[Slice]:
-    for name in sorted(path.parent.name for path in (lake.root / table).glob(f"*/{FILE}")):
+    for name in sorted(lake.place.complete(table)):
         try:
-            yield read_manifest(lake.root, table, name)
+            yield read_manifest(lake.place, table, name)
         except Refusal as error:
             faults.append(str(error.args[0]))
 
@@ -65,13 +66,17 @@ def _slices(lake: Lake, table: str, faults: list[str]) -> Iterator[Slice]:
 def _shard_fault(
     lake: Lake, table: Table, shard: ShardFile, seen: dict[str, tuple[str, str | None]], counts: Counter[str]
 ) -> str | None:
-    """What is wrong with one shard. A file that several slices name is read once."""
-    path = lake.root / shard.file
-    if not path.is_file():
+    """What is wrong with one shard. A file that several slices name is read once, and read anew: a local copy proves nothing."""
+    if not lake.place.holds(shard.file):
         return f"{shard.file} is missing"
     if shard.file not in seen:
         counts["files"] += 1
-        counts["bytes"] += path.stat().st_size
+        counts["bytes"] += lake.place.size(shard.file)
+        path = lake.place.path(shard.file, shard.sha256)
+        try:
+            lake.place.fetch([path], again=True)
+        except Refusal as error:
+            return str(error.args[0])
         seen[shard.file] = (file_sha256(path), _parquet_fault(table, path, shard.key, shard.rows))
     sha256, fault = seen[shard.file]
     if sha256 != shard.sha256:
@@ -109,15 +114,19 @@ def _parent_faults(slice_: Slice, slices: dict[str, Slice], damaged: set[str]) -
     for own, theirs in zip(slice_.shards, parent.shards, strict=True):
         if {own.file, theirs.file} & damaged:
             continue
-        ours = read_shard(slice_.root / own.file, own.key, keys)
-        if not ours.equals(read_shard(slice_.root / theirs.file, theirs.key, keys)):
+        ours = read_shard(slice_.file(own.index), own.key, keys)
+        if not ours.equals(read_shard(parent.file(theirs.index), theirs.key, keys)):
             yield f"shard {own.index} holds other rows than its parent {parent.path}"
 
 
-def garbage(lake: Lake) -> list[Path]:
-    """Files that no manifest names: shards of slices never finished, temporary files. Refuses a broken manifest."""
-    named = {lake.root / shard.file for name in TABLES for s in read_slices(lake.root, name) for shard in s.shards}
-    found = []
+def garbage(lake: Lake, *, hours: float = 24) -> list[Path]:
+    """Files that no manifest names: shards of slices never finished, temporary files. Refuses a broken manifest.
+
+    Paths as in the lake. `hours`: on object storage, where no lock tells, slices that were written to since then are left alone."""
+    names = {shard.file for name in TABLES for s in read_slices(lake.place, name) for shard in s.shards}
+    if isinstance(lake.remote, Bucket):
+        return [lake.root / file for file in lake.remote.unnamed(names, hours)]
+    named, found = {lake.root / file for file in names}, []
     for name in TABLES:
         for folder in sorted(path for path in (lake.root / name).glob("*") if path.is_dir()):
             if _being_written(lake, name, folder.name):
@@ -142,13 +151,15 @@ def _being_written(lake: Lake, table: str, name: str) -> bool:
 
 
 def _shards(lake: Lake, folder: Path) -> tuple[ShardFile, ...]:
-    return read_manifest(lake.root, folder.parent.name, folder.name).shards if (folder / FILE).is_file() else ()
+    return read_manifest(lake.place, folder.parent.name, folder.name).shards if (folder / FILE).is_file() else ()
 
 
 def collect(lake: Lake, files: list[Path]) -> int:
     """Remove files, and folders that this leaves empty; returns the bytes freed.
 
     Each folder under its slice's lock: a slice that was taken up or finished since `garbage` looked keeps its files."""
+    if isinstance(lake.remote, Bucket):
+        return lake.remote.remove([path.relative_to(lake.root).as_posix() for path in files])
     freed = 0
     for folder in sorted({path.parent for path in files}):
         try:

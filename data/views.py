@@ -129,7 +129,7 @@ VIEWS: dict[str, View] = {
 
 @dataclass(frozen=True)
 class Definition:
-    """A view to create: its SELECT, the files it may read, and the views it stands on."""
+    """A view to create: its SELECT, the files it may read (paths on this machine, to be fetched), the views it stands on."""
 
     sql: str
     files: tuple[Path, ...] = ()
@@ -149,13 +149,13 @@ def _table_view(lake: Lake, table: Table) -> Definition:
             f"SELECT {names}, 'journal' AS slice, NULL::VARCHAR AS label FROM {files_sql(table, files)} p", files
         )
     slices = current(lake.slices(table.name))
-    files = tuple(dict.fromkeys(file for slice_ in slices for file in slice_.files))
+    files = tuple(dict.fromkeys(file for slice_ in slices for file in slice_.paths))
     return Definition(f"SELECT {names}, m.slice, m.label FROM {files_sql(table, files)} p {_naming(slices)}", files)
 
 
 def _naming(slices: Sequence[Slice]) -> str:
     """Joins file names with the slices that name them: far quicker to bind than a branch a slice."""
-    rows = [(str(file), s.name, s.label) for s in slices for file in s.files] or [("", "", "")]
+    rows = [(str(file), s.name, s.label) for s in slices for file in s.paths] or [("", "", "")]
     values = ", ".join("(" + ", ".join(map(literal, row)) + ")" for row in rows)
     return f"JOIN (VALUES {values}) m(filename, slice, label) USING (filename)"
 
@@ -163,7 +163,7 @@ def _naming(slices: Sequence[Slice]) -> str:
 def _reward_table(lake: Lake) -> Definition:
     found = pools(lake)
     if not found:
-        raise Refusal(f"no pool yet in {lake.root}: reward_table, group_table and best_of_n need samples", DEMO)
+        raise Refusal(f"no pool yet in {lake.uri}: reward_table, group_table and best_of_n need samples", DEMO)
     labels = sorted({label for pool in found.values() for label in pool.rewards})
     fixed = {c.name for c in VIEWS["reward_table"].columns}
     if taken := sorted(fixed & set(labels)):
@@ -177,8 +177,8 @@ def _pool_sql(name: str, pool: Pool, labels: Sequence[str], files: list[Path]) -
     """One pool's rows of reward_table. Ordinary joins by key: what filters a view may drop rows, and positions would slip."""
 
     def source(slice_: Slice | None, table: str) -> str:
-        files.extend(slice_.files if slice_ else [])
-        return files_sql(TABLES[table], slice_.files if slice_ else [])
+        files.extend(slice_.paths if slice_ else [])
+        return files_sql(TABLES[table], slice_.paths if slice_ else [])
 
     columns, joins = [], []
     for number, label in enumerate(labels):

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from data.contract import SAMPLE_KEYS
 from data.manifest import Slice
 from data.refusal import Refusal
+from data.storage import lake_of
 
 
 @dataclass(frozen=True)
@@ -147,4 +148,4 @@ def read_row_group(file: pq.ParquetFile, path: Path, index: int, columns: Sequen
 
 def _unreadable(path: Path, error: Exception) -> Refusal:
     reason = str(error).splitlines()[0]
-    return Refusal(f"{path} is no readable shard: {reason}", f"python -m data verify --lake {path.parents[2]}")
+    return Refusal(f"{path} is no readable shard: {reason}", f"python -m data verify --lake {lake_of(path)}")

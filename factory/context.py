@@ -231,7 +231,8 @@ class Context:
             tally, began, pending = Tally(model=model), time.monotonic(), publisher.pending()
             share = len(pending) / max(len(publisher.shards), 1)
             with progress(f"{stage} {label}", round(total * share), unit) as advance:
-                at_once = AT_ONCE.get(self.settings.engine.does(ability), 1) if ability else 1
+                does = "api" if ability == "ask" else self.settings.engine.does(ability or "")
+                at_once = AT_ONCE.get(does, 1) if ability else 1
                 for shard, rows in computed(pending, lambda s: compute(s, Work(tally, advance)), at_once):
                     publisher.write(shard, rows)
             made = publisher.finish()

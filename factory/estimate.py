@@ -47,6 +47,8 @@ class Line:
     tokens_out: float
     passes: int = 1
     disk: float = 0.0
+    bill: str = ""
+    """What an endpoint's answers cost, as a sentence; empty where nobody is paid."""
 
     @property
     def operations(self) -> float:
@@ -78,9 +80,10 @@ def text(recipe: FactoryRecipe) -> str:
     hours = sum(line.operations for line in lines) / flops / 3600
     disk = sum(line.disk for line in lines)
     table.append(f"{'all':<92}{_hours(hours):>12}{_size(disk):>10}")
+    bills = "; ".join(line.bill for line in lines if line.bill) or "No API is billed"
     notes = (
         f"At most: every sample as long as it may be. GPU-hours assume {flops / 1e12:,.0f} TFLOP/s sustained (engine.flops);"
-        " drawing tokens one by one is bound by memory and takes several times as long. No API is billed. Nothing was written."
+        f" drawing tokens one by one is bound by memory and takes several times as long. {bills}. Nothing was written."
     )
     return "\n".join([head, *table, notes])
 
@@ -91,9 +94,11 @@ def _factory(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Lin
     imported = {source.kind for source in recipe.factory.imports.values()}
     if recipe.teacher and "answers" in stages and "answers" not in imported:
         told = prompts * recipe.answers.n * recipe.answers.max_tokens
-        yield _line(
-            "answers", recipe.teacher, recipe, prompts * length, told, disk=told * (STREAM_BYTES + 2 * TOKEN_BYTES)
-        )
+        disk = told * (STREAM_BYTES + 2 * TOKEN_BYTES)
+        if recipe.teacher.endpoint is None:
+            yield _line("answers", recipe.teacher, recipe, prompts * length, told, disk=disk)
+        else:
+            yield _billed(recipe, recipe.teacher, prompts * recipe.answers.n * length, told, disk)
     if "samples" in stages and "samples" not in imported:
         yield _line("samples", policy, recipe, prompts * length, drawn, disk=drawn * (STREAM_BYTES + TOKEN_BYTES))
         if recipe.teacher and recipe.sampling.alpha:
@@ -111,6 +116,14 @@ def _factory(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Lin
         yield _line("soft targets", recipe.teacher, recipe, prompts * length, tokens, disk=disk)
         if soft.kind == "student_m":
             yield _line("soft targets (policy)", policy, recipe, prompts * length, tokens)
+
+
+def _billed(recipe: FactoryRecipe, teacher: ModelSettings, tokens_in: float, told: float, disk: float) -> Line:
+    """Answers over an endpoint: no operations here, and a prompt is billed with each of its answers."""
+    price = recipe.factory.endpoints[str(teacher.endpoint)].prices.get(teacher.path)
+    costs = f"${price.of(round(tokens_in), round(told)):,.2f}" if price else "an unknown sum (no price is set)"
+    bill = f"{teacher.path} bills at most about {costs}, prompts counted in the student's tokens"
+    return Line("answers (endpoint)", teacher.path, 0, tokens_in, told, disk=disk, bill=bill)
 
 
 def _trainer(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Line]:

@@ -137,8 +137,8 @@ def claim(recipe: Recipe, hash_: str) -> tuple[Run, str]:
 
 def _refuse_journalled(recipe: Recipe, run: Run) -> None:
     """Refuse a name under which the lake knows a run in another folder: its rows would be replaced."""
-    path = Lake.open(recipe.lake).root / "runs" / "journal" / f"{run.name}.parquet"
-    folders = read_shard(path, run.name, ["folder"]).column(0).to_pylist() if path.is_file() else []
+    known = [path for path in Lake.open(recipe.lake).journal("runs") if path.stem == run.name]
+    folders = [name for path in known for name in read_shard(path, run.name, ["folder"]).column(0).to_pylist()]
     for folder in (Path(name) for name in folders if name):
         if folder.resolve() != run.folder.resolve() and folder.is_dir():
             raise Refusal(

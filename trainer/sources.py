@@ -94,7 +94,7 @@ def _refuse_foreign(slice_: Slice) -> None:
         if (open_shard(file).schema_arrow.metadata or {}).get(b"grpo_kd.key") != shard.key.encode():
             raise Refusal(
                 f"shard {file} is a file of another slice than {slice_.path}",
-                f"python -m data verify --lake {slice_.root}",
+                f"python -m data verify --lake {slice_.place.uri}",
             )
 
 

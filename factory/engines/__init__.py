@@ -22,7 +22,7 @@ ENGINES = {
     "vllm": frozenset({"generate", "score", "answer", "top_k"}),
 }
 SCORING = frozenset({"score", "sampled", "top_k", "at"})  # what reads finished texts; the rest draws new ones
-AT_ONCE = {"vllm": 2}  # shards computed at once: an engine whose queue would run dry at each shard's end
+AT_ONCE = {"vllm": 2, "api": 2}  # shards computed at once: an engine whose queue would run dry at each shard's end
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,9 @@ def _ask(context: Context, prompts: Slice) -> Slice:
 
     total = train_count(prompts) * recipe.answers.n
     label, name = recipe.name, context.model("teacher").path
+    ability = "answer" if context.model("teacher").endpoint is None else "ask"
     return context.make(
-        "answers", "answers", key, label, compute, total=total, unit="answers", model=name, ability="answer"
+        "answers", "answers", key, label, compute, total=total, unit="answers", model=name, ability=ability
     )
 
 
@@ -137,7 +138,7 @@ def tokenised(context: Context, answers: Slice, prompts: Slice) -> Slice:
 def _warn_missing(context: Context, made: Slice) -> None:
     """Say how many answers there are none of: a refusal is no answer, and nothing is learnt from it."""
     rows = context.lake.read(made, ["text", "finish_reason"])
-    reasons = Counter(reason for text, reason in zip(*(c.to_pylist() for c in rows.columns), strict=True) if text is None)
+    reasons = Counter(row["finish_reason"] for row in rows.to_pylist() if row["text"] is None)
     if reasons:
         why = ", ".join(f"{count:,} {reason or 'unknown'}" for reason, count in reasons.most_common())
         context.remark(made, f"no answer for {reasons.total():,} of {made.rows:,} ({why})")

@@ -274,12 +274,12 @@ def round_of(context: Context) -> int:
     if recipe.policy == "student":
         return 0
     name = recipe.policy.removeprefix("run:")
-    runs = context.lake.root / "runs" / "journal" / f"{name}.parquet"
-    rows = read_shard(runs, name, ["slices"]).to_pylist() if runs.is_file() else []
+    runs = [path for path in context.lake.journal("runs") if path.stem == name]
+    rows = [row for path in runs for row in read_shard(path, name, ["slices"]).to_pylist()]
     named = json.loads(rows[-1]["slices"]) if rows else []
     paths = list(named.values()) if isinstance(named, dict) else list(named)
     pools = [p for p in paths if isinstance(p, str) and p.startswith("samples/")]
-    if not pools or not (context.lake.root / pools[0] / "_manifest.json").is_file():
+    if not pools or not context.lake.has(pools[0]):
         return 1
     first = context.lake.slice(pools[0])
     rounds = context.lake.read(replace(first, shards=first.shards[:1]), ["round"]).column(0)

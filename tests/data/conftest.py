@@ -180,7 +180,16 @@ def _evaluations(lake: Lake) -> None:
 
 
 def _make(root: Path) -> Lake:
-    lake = Lake.open(root)
+    return _fill(Lake.open(root))
+
+
+@pytest.fixture(scope="session")
+def make_lake() -> Callable[[Lake], Lake]:
+    """Fills a lake that lies anywhere."""
+    return _fill
+
+
+def _fill(lake: Lake) -> Lake:
     prompts = _prompts(lake)
     for pool in ("demo", "round1"):
         _, samples = _pool(lake, pool, prompts)

@@ -130,7 +130,7 @@ def test_a_slice_being_written_is_refused_to_a_second_writer(empty_lake: Lake, m
 
 def test_a_publisher_that_cannot_begin_frees_its_lock(empty_lake: Lake) -> None:
     with _publish(empty_lake, ("x",)) as publisher:
-        path = publisher._path(publisher.pending()[0])
+        path = publisher.folder / "part-00000.parquet"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"no parquet")
     broken = _publish(empty_lake, ("x",))
@@ -156,7 +156,7 @@ def test_a_broken_or_other_manifest_is_refused(lake_copy: Lake) -> None:
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace('"contract": 1', '"contract": 99'), encoding="utf-8")
     with pytest.raises(Refusal, match="was written under contract 99"):
-        read_manifest(lake_copy.root, "prompts", slice_.name)
+        read_manifest(lake_copy.place, "prompts", slice_.name)
     path.write_text(text[:-10], encoding="utf-8")
     with pytest.raises(Refusal, match="is not a manifest"):
         lake_copy.slices("prompts")
@@ -175,6 +175,7 @@ def test_a_journal_file_of_the_same_name_replaces_the_older(lake_copy: Lake) -> 
         lake_copy.append("samples", rows, "r1")
 
 
-def test_a_url_is_no_folder() -> None:
-    with pytest.raises(Refusal, match="is a URL"):
-        Lake.open("s3://bucket/lake")
+@pytest.mark.parametrize("uri", ["http://host/lake", "s3://", "s3://key:secret@bucket/lake", "s3://bucket/a?b=c"])
+def test_other_addresses_than_s3_are_refused(uri: str) -> None:
+    with pytest.raises(Refusal, match="is no address of a lake"):
+        Lake.open(uri)
