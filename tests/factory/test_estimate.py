@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from data.config import SoftTargets
+from data.config import ModelSettings, SoftTargets
 from factory.config import CorpusSource
-from factory.estimate import _factory, _trainer, parameters, text
+from factory.endpoints import Endpoint, Price
+from factory.estimate import _billed, _factory, _trainer, parameters, text
 
 
 def test_the_estimate_prints_and_writes_nothing(recipe, change, make, capsys):
@@ -93,3 +94,17 @@ def test_probes_answer_and_their_kl_reads_those_answers_again(recipe, change):
     assert probes() is None
     assert (probes(every=30, prompts=8).tokens_in, probes(every=30, prompts=8).tokens_out) == (3 * 8 * 10, 3 * 8 * 6)
     assert [probes(every=30, **more).passes for more in ({}, {"sampled": True}, {"kl": True})] == [1, 2, 3]
+
+
+def test_an_endpoints_answers_cost_money_and_no_operations(recipe, change):
+    endpoint = Endpoint(base_url="http://host/v1", prices={"gpt-4": Price(30, 60)})
+    taught = change(recipe, teacher=ModelSettings(path="gpt-4", endpoint="e"), endpoints={"e": endpoint}, components={})
+    line = lines_of(taught)["answers (endpoint)"]
+    assert (line.tokens_in, line.tokens_out, line.operations) == (50, 30, 0)
+    assert "$0.00" in line.bill and "$3,300.00" in _billed(taught, taught.teacher, 5e7, 3e7, 0).bill
+    assert (
+        "no price is set"
+        in _billed(change(taught, endpoints={"e": Endpoint(base_url="http://host/v1")}), taught.teacher, 1, 1, 0).bill
+    )
+    assert "gpt-4 bills at most" in text(change(taught, reward=None))
+    assert "No API is billed" in text(recipe)
