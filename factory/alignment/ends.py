@@ -70,17 +70,18 @@ def ends(
 
 def _walked(text: bytes, spelt: Sequence[bytes]) -> Placed:
     """Token after token along the text they were decoded to; what lies behind the last belongs to it."""
-    place, found, sound = 0, list[int](), list[bool]()
+    place, found, sound = 0, list[int](), [True] * len(spelt)
     lost = 0  # tokens since the last one that was found
     for piece in spelt:
-        at = _found(text, place, piece)
-        if at is not None:
-            found[len(found) - lost :] = [at[0]] * lost  # the bytes they became end where this one begins
-            place, lost = at[1], 0
-        else:
+        if text.startswith(piece, place) and not lost:  # nearly always, so nothing else is asked first
+            place += len(piece)
+        elif (at := _found(text, place, piece)) is None:
+            sound[len(found)] = False
             lost += 1
+        else:
+            found[len(found) - lost :] = [at[0]] * lost  # the bytes they became end where this one begins
+            lost, place = 0, at[1]
         found.append(place)
-        sound.append(at is not None)
     spoken = [n for n, piece in enumerate(spelt) if piece]
     last = min(spoken[-1], len(found) - max(lost, 1)) if spoken else len(found)
     found[last:] = [len(text)] * (len(found) - last)
@@ -89,18 +90,20 @@ def _walked(text: bytes, spelt: Sequence[bytes]) -> Placed:
 
 def _found(text: bytes, place: int, piece: bytes) -> tuple[int, int] | None:
     """(begin, end) of a piece at a place, or behind what was broken, or behind spaces that only one of the two has."""
+    if text.startswith(piece, place):
+        return place, place + len(piece)
     mended = place
     while text.startswith(BROKEN, mended):
         mended += len(BROKEN)
-    for begin in (place, mended):
-        if text.startswith(piece, begin):
-            return begin, begin + len(piece)
+    if mended > place and text.startswith(piece, mended):
+        return mended, mended + len(piece)
     bare = piece.lstrip(b" ")  # decoding may take spaces away, and put some between words
+    if text.startswith(bare, place):
+        return place, place + len(bare)
     while text.startswith(b" ", mended):
         mended += 1
-    for begin in (place, mended):
-        if text.startswith(bare, begin):
-            return begin, begin + len(bare)
+    if text.startswith(bare, mended):
+        return mended, mended + len(bare)
     begin = text.find(bare, mended, mended + REACH) if _whole(bare) else -1
     return None if begin < 0 else (begin, begin + len(bare))
 
@@ -118,17 +121,20 @@ def _encoded(text: str, spelt: Sequence[bytes], offsets: Offsets) -> Placed:
 
     A character over several tokens has one span: they end together. White space that no token holds belongs to the token behind
     it, any other character (a mark that the normaliser took away) to the token before."""
-    sizes = (
-        np.cumsum([0, *(len(letter.encode()) for letter in text)]) if not text.isascii() else np.arange(len(text) + 1)
-    )
     starts, stops = [a for a, _ in offsets], [b for _, b in offsets]
-    for n in range(len(stops)):
-        after = starts[n + 1] if n + 1 < len(starts) else len(text)
-        while stops[n] < after and not text[stops[n]].isspace():
+    following = np.array([*starts, len(text)])[1:]
+    for n in np.flatnonzero(following > stops).tolist():
+        while stops[n] < following[n] and not text[stops[n]].isspace():
             stops[n] += 1
-    for n in reversed(range(len(stops) - 1)):
-        if starts[n + 1] < stops[n]:
-            stops[n] = stops[n + 1]
+    for n in np.flatnonzero(following < stops).tolist()[::-1]:
+        stops[n] = stops[n + 1]
     same = b"".join(spelt).strip() == nfc(text).strip().encode()  # NFD and NFC are one text
     sound = [same or piece.strip() == text[a:b].strip().encode() for piece, (a, b) in zip(spelt, offsets, strict=True)]
-    return sizes[np.maximum.accumulate(stops)].tolist() if stops else [], sound
+    return _bytes_before(text)[np.maximum.accumulate(stops)].tolist() if stops else [], sound
+
+
+def _bytes_before(text: str) -> np.ndarray:
+    """Bytes of UTF-8 before each character and before the end, (characters + 1,) int64."""
+    code = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    size = 1 + (code > 0x7F).astype(np.int64) + (code > 0x7FF) + (code > 0xFFFF)
+    return np.concatenate([[0], np.cumsum(size)])

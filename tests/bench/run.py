@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from figures import REPETITIONS, ROOT, Figure, Options
 
-BENCHES = ("forward", "head", "lake", "start", "linear", "rivals", "online")
+BENCHES = ("forward", "head", "lake", "start", "alignment", "linear", "rivals", "online")
 TELLABLE = ("linear", "rivals", "online")
 CHANGING = ("layers", "repetitions", "shapes", "device", "dtype")
 PAGE = ROOT / "docs" / "benchmarks.md"
