@@ -206,4 +206,5 @@ def require(engine: str, ability: str) -> None:
         raise Refusal(f"no engine named {engine!r}: {nearest(engine, ENGINES)}", "python -m factory --help")
     if ability not in ENGINES[engine]:
         able = [name for name, can in ENGINES.items() if ability in can]
-        raise Refusal(f"engine {engine} cannot {ability}; {', '.join(able)} can", f"engine={able[0]}")
+        setting = "factory.engine.scorer" if ability in SCORING else "engine"
+        raise Refusal(f"engine {engine} cannot {ability}; {', '.join(able)} can", f"{setting}={able[0]}")
