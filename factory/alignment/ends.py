@@ -75,6 +75,8 @@ def _walked(text: bytes, spelt: Sequence[bytes]) -> Placed:
     for piece in spelt:
         if text.startswith(piece, place) and not lost:  # nearly always, so nothing else is asked first
             place += len(piece)
+        elif not piece:  # a special token among lost ones says nothing about where they end
+            lost += 1
         elif (at := _found(text, place, piece)) is None:
             sound[len(found)] = False
             lost += 1

@@ -27,19 +27,17 @@ def runs(student: Ends, scorer: Ends, bytes_x: np.ndarray) -> Runs:
     """Cut the texts where both sides end a token; a text's end is always a cut, so that an end token is a run of its own.
 
     bytes_x: int64, size of each text. Linear in tokens and bytes: places are marked on one line on which all texts stand."""
-    first_x = np.concatenate(
-        [[0], np.cumsum(bytes_x + 2)]
-    )  # a text's beginning, its bytes, and one place for its end token
-    last_x, first_x = first_x[-1], first_x[:-1]
+    stop_x = np.cumsum(bytes_x + 2)  # a place for a text's beginning, its bytes, and a place for its end token
+    first_x = stop_x - bytes_x - 2
     place_n = np.repeat(first_x, student.count_x) + 1 + student.end_n
     place_m = np.repeat(first_x, scorer.count_x) + 1 + scorer.end_n
-    ours, theirs = np.zeros(last_x + 1, bool), np.zeros(last_x + 1, bool)
+    ours, theirs = np.zeros((2, int(bytes_x.sum()) + 2 * len(bytes_x) + 1), bool)
     ours[place_n], theirs[place_m] = True, True
     cut = ours & theirs
     cut[first_x + 1] = False  # a token without bytes at the beginning belongs to the run behind it
     cut[first_x] = cut[first_x + 1 + bytes_x] = True
     before: np.ndarray = np.cumsum(cut) - cut
-    return Runs(before[place_n], before[place_m], int(before[-1]) + 1 if len(before) else 0)
+    return Runs(before[place_n], before[place_m], int(before[-1]) + 1)
 
 
 def spread(student: Ends, scorer: Ends, cut: Runs, logprob_m: np.ndarray) -> np.ndarray:

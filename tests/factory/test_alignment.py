@@ -216,6 +216,20 @@ def test_text_behind_broken_bytes_is_aligned_again():
     assert "\ufffd" in said and lost.sum() == 2 and lost[ids.index(broken[0])] and lost[ids.index(broken[1])]
 
 
+def test_a_special_token_among_broken_bytes_moves_nothing():
+    tokenizer = family("byte_level_short")
+    ids = [
+        *tokenizer("á").input_ids,
+        tokenizer.convert_tokens_to_ids("ð"),
+        tokenizer.convert_tokens_to_ids(SPECIAL[3]),
+        *tokenizer(" sólin").input_ids,
+    ]
+    reading = aligner("byte_level_short", "llama").read([tokenizer.decode(ids, skip_special_tokens=True)], [ids])
+    lost = np.isnan(align(reading, causal(reading.ids)).logprob_n)
+    at = ids.index(tokenizer.convert_tokens_to_ids(SPECIAL[3]))
+    assert np.flatnonzero(lost).tolist() == [at - 1, at]
+
+
 def test_letters_that_a_scorer_changes_are_unaligned_and_its_total_is_kept():
     texts, ids = drawn("byte_level", ["Tann lítla bygdin sær"])
     reading = aligner("byte_level", "bert_lower").read(texts, ids)
@@ -245,6 +259,13 @@ def test_combining_marks_stay_with_their_letter_where_the_scorer_composes_them()
     )
     assert inner not in cuts and len("ba\u0301".encode()) in cuts
     assert align(reading, causal(reading.ids)).unaligned_x[0] == 0
+
+
+def test_a_token_that_ends_inside_a_character_ends_no_run():
+    """A scorer in lower case: half of á, then the other half with what follows; both spans begin before the á."""
+    pieces = Pieces([b"\xc3", b"\xa1b", b"c", b""], np.array([1, 2, 1, 0]))
+    found = ends(pieces, ["Ábc"], [[0, 1, 2]], [False], lambda _: [(0, 1), (0, 2), (2, 3)])
+    assert found.end_n.tolist() == [3, 3, 4] and found.sound_n.tolist() == [False, False, True]
 
 
 def test_a_tokenizer_without_byte_offsets_is_refused():

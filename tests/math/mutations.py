@@ -4,6 +4,7 @@ A new formula brings its rows: a sign, a denominator, a ratio, a mask. Leave out
 
 from __future__ import annotations
 
+import mutations_alignment
 import mutations_data
 import mutations_drift
 import mutations_factory
@@ -31,4 +32,5 @@ MUTATIONS: list[Mutation] = [
     *mutations_factory.MUTATIONS,
     *mutations_data.MUTATIONS,
     *mutations_rewards.MUTATIONS,
+    *mutations_alignment.MUTATIONS,
 ]

@@ -10,6 +10,7 @@ VERIFIER, NUMERALS, LOGLIK = f"{FOLDER}verifier.py", f"{FOLDER}_numerals.py", f"
 LANGUAGE, ALPHABET, REPETITION = f"{FOLDER}language.py", f"{FOLDER}alphabet.py", f"{FOLDER}repetition.py"
 LENGTH, FORMAT, TEXT = f"{FOLDER}length.py", f"{FOLDER}format.py", f"{FOLDER}text.py"
 EVALUATE, SCORES, TOKENS = "factory/stages/evaluate.py", "factory/stages/scores.py", "factory/engines/tokens.py"
+POOL = "data/pool.py"
 SIMILAR, AGREED, HELD = (
     named(f"{TESTS}test_similarity.py"),
     named(f"{TESTS}test_agreement.py"),
@@ -151,8 +152,8 @@ MUTATIONS = [
     Mutation(TOKENS, "len(text[: offsets[0][1]].encode())", "len(text[: offsets[0][1]])", "bytes: of the first token",
              FIT),
     # scores
-    Mutation(SCORES, 'pool, "teacher", 1.0, shown)', 'pool, "teacher", 0.5, shown)', "scores: temperature of the teacher", TEACHER),
-    Mutation(SCORES, '"policy", context.recipe.sampling.temperature, "messages"', '"policy", 1.0, "messages"',
+    Mutation(POOL, "return 1.0, shown_to_teacher(", "return 0.5, shown_to_teacher(", "scores: temperature of the teacher", TEACHER),
+    Mutation(POOL, 'return recipe.sampling.temperature, "messages"', 'return 1.0, "messages"',
              "scores: temperature of the policy", WARM),
     Mutation(SCORES, '"total": sum(values)', '"total": sum(values) / len(values)', "scores: total", TEACHER),
     Mutation(SCORES, 'row["teacher_messages"] if shown', 'row["messages"] if shown', "scores: the teacher's messages", ASKED),
