@@ -1,7 +1,7 @@
 """`python -m data`: ask the tables, look at a reward, check the lake, take a copy of it.
 
-Reads the lake. Writes only what `export`, `gc` and `sql --out` are asked to. A mistake its user can repair is one sentence on
-stderr with the next command, and exit code 2; `--debug` shows the traceback."""
+Reads the lake. Writes only what `export`, `push`, `pull`, `gc` and `sql --out` are asked to. A mistake its user can repair is one
+sentence on stderr with the next command, and exit code 2; `--debug` shows the traceback."""
 
 from __future__ import annotations
 
@@ -140,6 +140,54 @@ def export(
     rows = copy(Lake.open(lake, must_exist=True), file, replace=replace)
     for name, count in rows.items():
         typer.echo(f"{name}: " + ("no data yet" if count is None else f"{count} rows"))
+
+
+LabelOption = Annotated[
+    list[str] | None,
+    typer.Option("--label", help="Only slices of this label, and what they were made from; repeatable."),
+]
+SliceOption = Annotated[
+    list[str] | None,
+    typer.Option("--slice", help="Only this slice (table/name), and what it was made from; repeatable."),
+]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Replace journal files (runs, metrics, costs) that differ there.")
+]
+
+
+@app.command()
+def push(
+    place: Annotated[str, typer.Argument(help="Where to: a folder, or s3://bucket/prefix.")],
+    lake: LakeOption = DEFAULT_LAKE,
+    label: LabelOption = None,
+    slice: SliceOption = None,
+    replace: ReplaceOption = False,
+) -> None:
+    """Copy the lake, or some slices of it, to another place; what is there already is not copied again."""
+    _copy(lake, place, label, slice, replace)
+
+
+@app.command()
+def pull(
+    place: Annotated[str, typer.Argument(help="Where from: a folder, or s3://bucket/prefix.")],
+    lake: LakeOption = DEFAULT_LAKE,
+    label: LabelOption = None,
+    slice: SliceOption = None,
+    replace: ReplaceOption = False,
+) -> None:
+    """Copy a lake, or some slices of it, from another place into this one."""
+    _copy(place, lake, label, slice, replace)
+
+
+def _copy(source: str, target: str, labels: list[str] | None, slices: list[str] | None, replace: bool) -> None:
+    from data.lake import Lake
+    from data.transfer import summary, transfer
+
+    lakes = Lake.open(source, must_exist=True), Lake.open(target)
+    if lakes[0].uri == lakes[1].uri:
+        raise Refusal(f"{source} and {target} are one lake", "python -m data push ANOTHER_PLACE")
+    copied = transfer(*lakes, labels=labels or (), slices=slices or (), replace=replace, say=typer.echo)
+    typer.echo(summary(copied, (lakes[0].uri, lakes[1].uri)))
 
 
 @app.command()

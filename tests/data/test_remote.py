@@ -244,3 +244,18 @@ def test_the_copies_may_be_removed(remote: Lake) -> None:
     expected = remote.sql(QUESTION)
     shutil.rmtree(remote.root)
     assert Lake.open(remote.uri).sql(QUESTION).equals(expected)
+
+
+def test_half_a_body_under_a_parts_name_is_written_again(s3: str, s3_server: Server) -> None:
+    """A storage that is no S3 may keep what came before a connection was cut."""
+    lake = Lake.open(s3)
+    with _two_shards(lake) as publisher:
+        publisher.write(publisher.pending()[0], _prompts(["x 0"]))
+    part = next((s3_server[1] / s3.removeprefix("s3://")).rglob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:100])
+    shutil.rmtree(lake.root)
+    lake = Lake.open(s3)
+    with _two_shards(lake) as publisher:
+        assert len(publisher.pending()) == 2
+        _finish(publisher, "x")
+    assert verify(lake).faults == [] and len(part.read_bytes()) > 100
