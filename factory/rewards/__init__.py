@@ -53,6 +53,29 @@ class Reward:
 
 
 @dataclass(frozen=True)
+class Question:
+    """A conversation that a component has answered, greedily, before it scores a sample."""
+
+    messages: list[dict[str, str]]
+    max_tokens: int
+    """Longest reply; a longer one is cut, and then counts as none."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What became of a question."""
+
+    text: str | None
+    """None where there is no whole reply."""
+    why: str | None = None
+    """Why there is none: length, refusal, content_filter."""
+    total: float | None = None
+    """The scorer's log p of the text as an answer to the sample's prompt, nats, where a component needs `reply_scores`."""
+    n_tokens: int | None = None
+    """Its tokens by that scorer, the end token included."""
+
+
+@dataclass(frozen=True)
 class Batch:
     """Samples beside what is known of their prompts; every list has one entry a sample."""
 
@@ -73,15 +96,19 @@ class Batch:
     languages: list[str | None]
     """Language code of the prompt."""
     scorer_logprobs: list[list[float] | None]
-    """The scorer's log p of each token of the completion, nats."""
+    """The scorer's log p of each token of the completion, nats; None inside for a token that it has none of."""
     scorer_totals: list[float | None]
     """The scorer's log p of the whole completion, nats."""
     n_scorer_tokens: list[int | None]
     """Tokens of the completion in the scorer's own tokenizer."""
     columns: dict[str, list[Any]] = field(default_factory=dict)
     """Other columns of the prompts, for a user's own function."""
+    replies: list[list[Reply]] = field(default_factory=list)
+    """What a model replied to the component's questions about each sample, in their order; empty: none was asked."""
 
     def __post_init__(self) -> None:
+        if not self.replies:
+            object.__setattr__(self, "replies", [[] for _ in self.texts])
         lists = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "columns"} | self.columns
         for name, entries in lists.items():
             if len(entries) != len(self.texts):
@@ -91,7 +118,7 @@ class Batch:
     def of_texts(cls, texts: list[str], **lists: Any) -> Batch:
         """A batch of texts with the named lists; everything else is empty (no messages, None), never 0."""
         rest = {f.name for f in fields(cls)} - {"texts", "columns"} - lists.keys()
-        several = {"prompts", "references", "answers"}
+        several = {"prompts", "references", "answers", "replies"}
         empty: dict[str, Any] = {name: [[] if name in several else None for _ in texts] for name in rest}
         return cls(texts=texts, **empty, **lists)
 
@@ -122,8 +149,14 @@ class Component:
     """Lists of the batch that it reads beyond texts: references, answers, scores, n_tokens, prompts, languages, …"""
     scorer: str | None
     """Label of the scorer whose `scores` it reads; None: the recipe's teacher."""
+    by: str | None
+    """Who replies to its questions: teacher, student, or one of the recipe's `models`; None: it asks none."""
+    method: str | None
+    """Which of the teacher's answers it compares with: translate, rephrase, …; None: those in the teacher's own words."""
     identity_of: Callable[[], dict[str, Any]] = field(repr=False)
     function: Callable[[Batch], list[Reward]] = field(repr=False)
+    questions: Callable[[Batch], list[list[Question]]] | None = field(default=None, repr=False)
+    """A list of questions a sample, for components that need `replies`."""
 
     def identity(self) -> dict[str, Any]:
         """All that changes values: use, settings, version; sha256 in place of the paths of files and of own source."""
@@ -164,7 +197,8 @@ def component(spec: Mapping[str, Any], name: str | None = None) -> Component:
     """The component that a recipe's entry describes: {"use": "similarity", "metric": "chrf"}.
 
     `name` is the recipe's label (default: `use`). `scorer` beside `use` picks the scorer of a component that reads
-    scores; it is no setting, since the scores' slice is a parent of the rewards. Raises Refusal for an unknown component
+    scores, `by` who replies to its questions, `method` the kind of teacher's answer it compares with (translate, say); they
+    are no settings, since those slices and models are in the key of the rewards. Raises Refusal for an unknown component
     or setting (with the nearest name), a wrong type, a missing file, module or function.
     """
     settings = dict(spec) if isinstance(spec, Mapping) else {}
@@ -188,7 +222,9 @@ def _file(name: str, use: str, given: dict[str, Any]) -> Component:
     from factory.rewards._settings import identify, read
 
     module = importlib.import_module(f"{__name__}.{use}")
-    scorer = given.pop("scorer", None) if "scores" in module.NEEDS else None
+    scorer = given.pop("scorer", None) if module.NEEDS & {"scores", "reply_scores"} else None
+    by = (given.pop("by", None) or module.BY) if "replies" in module.NEEDS else None
+    method = given.pop("method", None) if "answers" in module.NEEDS else None
     settings = read(module.Settings, given, f"component {name!r} ({use})")
     return Component(
         name=name,
@@ -196,8 +232,11 @@ def _file(name: str, use: str, given: dict[str, Any]) -> Component:
         settings=settings,
         needs=module.needs(settings) if hasattr(module, "needs") else module.NEEDS,
         scorer=scorer,
+        by=by,
+        method=method,
         identity_of=lambda: {"use": use, "version": module.VERSION, "settings": identify(settings)},
         function=lambda batch: module.score(batch, settings),
+        questions=(lambda batch: module.questions(batch, settings)) if by else None,
     )
 
 
@@ -212,6 +251,8 @@ def _own_function(name: str, use: str, given: dict[str, Any]) -> Component:
         settings=given,
         needs=_own.needs(function),
         scorer=scorer,
+        by=None,
+        method=None,
         identity_of=lambda: {"use": use, "sha256": _own.source_digest(use), "settings": given},
         function=lambda batch: _own.score(name, function, given, batch),
     )

@@ -2,7 +2,8 @@
 
 Range: (−∞, 0]; with `floor`, no less than floor × scorer tokens (`sum`), floor (`token`) or the former per byte.
 Cost: none, the scores are in the lake. Cannot see: whether the content is right (fluent nonsense scores well), length
-(`sum` prefers short samples, `token` long fluent ones), and anything the scorer does badly itself, its Faroese say.
+(`sum` prefers short samples, `token` long fluent ones), anything the scorer does badly itself, its Faroese say, and letters that
+another tokenizer changes before its model reads them ([UNK], lower case: `scores.unaligned_share`).
 Divides by the scorer's tokens or by bytes, never by the student's tokens: those differ between tokenizers."""
 
 from __future__ import annotations
