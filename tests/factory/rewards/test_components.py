@@ -22,6 +22,7 @@ DICTIONARY = str(Path(__file__).with_name("small.dic"))
 NEEDED: dict[str, dict[str, Any]] = {  # settings without which a component is refused
     "spelling": {"dictionary": DICTIONARY},
     "foreign_words": {"own": [DICTIONARY], "foreign": [DICTIONARY]},
+    "execution": {"allow": True},
 }
 VARIANTS: list[dict[str, Any]] = [
     *({"use": "teacher_loglik", "form": form, "floor": -8.0} for form in ("sum", "token", "byte")),
@@ -42,6 +43,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"use": "spelling", "dictionary": DICTIONARY},
     {"use": "spelling", "dictionary": DICTIONARY, "names": "count", "min_words": 2},
     {"use": "foreign_words", "own": [DICTIONARY], "foreign": [DICTIONARY], "names": "count"},
+    {"use": "execution", "allow": True},
     {"use": "alphabet", "letters": "abc", "also": "ö"},
     {"use": "repetition", "n": 1},
     {"use": "repetition", "n": 2, "unit": "chars"},
@@ -165,6 +167,7 @@ BLANK_IS = {
     "fluency": None,
     "spelling": None,
     "foreign_words": None,
+    "execution": None,
 }
 
 
