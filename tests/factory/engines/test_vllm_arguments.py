@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -49,3 +50,14 @@ def test_a_model_beside_an_adapter_is_refused_and_the_head_is_named(settings, tm
     with pytest.raises(Refusal, match="vLLM would read the model alone") as refused:
         refuse_other_weights(folder, settings)
     assert ("output layer" in str(refused.value)) == ("lm_head" in targets)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_without_vllm_the_refusal_names_its_environment(settings):
+    from factory.engines.tokens import Tokens
+    from factory.engines.vllm import VllmEngine
+
+    folder = Path(settings.path)
+    with pytest.raises(Refusal, match="vLLM cannot be imported here") as refused:
+        VllmEngine(folder, settings, {}, Tokens.open(settings, folder), VllmSettings())
+    assert "make vllm-env" in refused.value.args[1]
