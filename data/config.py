@@ -173,7 +173,7 @@ class Recipe:
     name: str = MISSING
     """The recipe's name; slices are labelled with it."""
     lake: str = "data/lake"
-    """Folder of the lake."""
+    """Folder of the lake, or s3://bucket/prefix; endpoint, region and credentials from the AWS_* variables of the environment."""
     runs: str = "runs"
     """Folder of training runs."""
     seed: int = 0

@@ -100,7 +100,7 @@ def find_prompts(lake: Lake, recipe: Recipe) -> Slice:
     """The recipe's prompts: the newest slice of exactly its source settings."""
     found = lake.slices("prompts", **prompts_settings(recipe))
     if not found:
-        raise Refusal(f"no prompts of {recipe.prompts.path} in {lake.root}", command(recipe, "prompts"))
+        raise Refusal(f"no prompts of {recipe.prompts.path} in {lake.uri}", command(recipe, "prompts"))
     return found[-1]
 
 
@@ -127,7 +127,7 @@ def find_pool(lake: Lake, recipe: Recipe, policy: str) -> Pool:
             command(recipe, "samples,scores,rewards"),
         )
     raise Refusal(
-        f"no pool {recipe.pool_label} under these sampling settings in {lake.root}",
+        f"no pool {recipe.pool_label} under these sampling settings in {lake.uri}",
         command(recipe, "prompts,samples,scores,rewards"),
     )
 
@@ -272,7 +272,7 @@ def find_corpora(lake: Lake, recipe: Recipe, tokenizer: str) -> list[Slice]:
     missing = sorted(set(named) - set(newest)) or ([] if newest else ["of any name"])
     if missing:
         raise Refusal(
-            f"{lake.root} has no corpus {', '.join(missing)} in this student's tokens",
+            f"{lake.uri} has no corpus {', '.join(missing)} in this student's tokens",
             command(recipe, "prompts,corpus"),
         )
     return [newest[name] for name in sorted(newest)]
