@@ -16,6 +16,7 @@ INSTEAD = "engine=hf"
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process: a kill leaves no orphan that holds the device
     "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # one more than the model's: see `arguments`
+    "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB; without it most of the machine's memory is claimed at once
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # in this process, binding would move the scorer's threads too
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
