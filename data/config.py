@@ -155,6 +155,49 @@ class SoftTargets:
         return {"kind": self.kind} | ({"draws": self.draws} if self.kind == "sampled" else {"k": self.k})
 
 
+@dataclass(frozen=True)
+class Translate:
+    """How the teacher's language is crossed: prompts are translated to it, its answers back. Stage `translate`."""
+
+    by: str = "translator"
+    """Who translates: a name of `models`, teacher or student."""
+    language: str = "en"
+    """The teacher's language: a code such as en, or its name."""
+    via: str | None = None
+    """A third language that answers are translated to first, where the translator knows no direct way."""
+    prompts: bool = True
+    """Whether the teacher is shown its prompts in its language (stage `prompts` translates them); false: as the student is."""
+    wording: str | None = None
+    """The question to the translator, with the places {text}, {source} and {target}; null: ours; "{text}" for a model that only
+    translates."""
+    max_tokens: int = 512
+    """Longest translation, in the translator's tokens."""
+
+    def __post_init__(self) -> None:
+        in_range("translate.max_tokens", self.max_tokens, 1)
+
+
+@dataclass(frozen=True)
+class Rephrase:
+    """The student says the teacher's answer again in its own language; the teacher checks the content. Stage `rephrase`."""
+
+    by: str = "student"
+    """Who restates: student, teacher, or a name of `models`."""
+    of: str = "direct"
+    """Which answers are restated: direct (the teacher's own words) or translate."""
+    wording: str | None = None
+    """The question, with the places {question}, {answer} and {language}; null: ours."""
+    max_tokens: int = 512
+    """Longest restatement, in the student's tokens."""
+    check: dict[str, Any] = field(default_factory=lambda: {"use": "judge", "mode": "verdict", "to": "answers"})
+    """The component whose value becomes `check_score`; what it calls `answers` is the answer that was restated."""
+
+    def __post_init__(self) -> None:
+        in_range("rephrase.max_tokens", self.max_tokens, 1)
+        if self.of not in (known := ("direct", "translate")):
+            raise Refusal(f"rephrase.of is {self.of!r}: {nearest(self.of, known)}", "rephrase.of=direct")
+
+
 def model_settings(model: ModelSettings) -> dict[str, Any]:
     """The model as `models` is searched by: whether a server answers for it, not which one."""
     own = {k: v for k, v in asdict(model).items() if k not in ("endpoint", "request")}
@@ -184,6 +227,14 @@ class Recipe:
     """The model that is copied; null: none is needed."""
     scorers: dict[str, Scorer] = field(default_factory=dict)
     """Further models that score the pool, by the name that a component's `scorer:` says; student, teacher, policy are known."""
+    models: dict[str, ModelSettings] = field(default_factory=dict)
+    """Further models that write: translators, judges, co-teachers, by the name that `by:` and `co_teachers` say."""
+    co_teachers: list[str] = field(default_factory=list)
+    """Names of `models` that answer the same prompts as the teacher; their answers stand behind the teacher's own."""
+    translate: Translate | None = None
+    """How prompts reach the teacher's language and answers come back; null: it is the student's."""
+    rephrase: Rephrase | None = None
+    """How the student restates the teacher's answers; null: it does not."""
     policy: str = "student"
     """What the pool is sampled from and training starts at: student, or run:NAME for the next round."""
     pool: str | None = None

@@ -15,8 +15,12 @@ from data.refusal import Refusal, nearest
 from data.relations import quoted
 
 NUMBER, BOOLEAN, TEXT, NULL = "a number", "a truth value", "a text", "null"
-SAMPLE_COLUMNS = {"n_tokens": NUMBER, "sample_index": NUMBER, "finish_reason": TEXT, "origin": TEXT, "source": TEXT}
-"""Columns that every expression may name beside component labels. `source` (sample or answer) exists in selections only."""
+SAMPLE_COLUMNS = {
+    **{"n_tokens": NUMBER, "sample_index": NUMBER, "finish_reason": TEXT, "origin": TEXT},
+    **{"source": TEXT, "method": TEXT, "check_score": NUMBER},
+}
+"""Columns that every expression may name beside component labels. `source` (sample or answer) exists in selections only, and so do
+`method` (sample, direct, translate, rephrase, …) and `check_score`, which is null but for a rephrased answer."""
 
 GROUP_FUNCTIONS = {
     "zscore_group": "CASE WHEN {x} IS NOT NULL THEN CASE WHEN max({x}) OVER g = min({x}) OVER g THEN 0 "

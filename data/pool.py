@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from data.config import ModelSettings, Recipe, model_settings, sampling_settings
+from data.config import Recipe, sampling_settings
 from data.lake import Key, Lake
 from data.manifest import Slice
 from data.refusal import Refusal
 from data.scorers import scorer_model, scorer_of
+from data.writers import STAGE_OF, asked_own, find_derived, find_model, steps, translated_own
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,10 @@ def soft_targets_key(base: Slice, scorer: str, spec: Mapping[str, Any]) -> Key:
     return Key(dict(spec), (base,), {"scorer": scorer})
 
 
-def find_model(lake: Lake, model: ModelSettings | None) -> str | None:
-    """model_id of a model by its settings alone, from `models`: its folder need not be there. None where it is not known."""
-    known = lake.slices("models", model=model_settings(model)) if model else []
-    return known[-1].models["model"] if known else None
-
-
 def find_prompts(lake: Lake, recipe: Recipe) -> Slice:
-    """The recipe's prompts: the newest slice of exactly its source settings."""
-    found = lake.slices("prompts", **prompts_settings(recipe))
+    """The recipe's prompts: the newest slice of exactly its source settings, with the teacher's side translated where it is."""
+    there = lake.slices("prompts", **prompts_settings(recipe))
+    found = [s for s in there if translated_own(lake, recipe, s)]
     if not found:
         raise Refusal(f"no prompts of {recipe.prompts.path} in {lake.uri}", command(recipe, "prompts"))
     return found[-1]
@@ -164,6 +160,7 @@ def find_rewards(lake: Lake, recipe: Recipe, name: str, base: Slice) -> Slice:
     """The slice of one component for exactly these samples or answers: by its specification, and by what it was compared with."""
     table = "rewards" if base.table == "samples" else "answer_rewards"
     found = [s for s in lake.slices(table, label=name, spec=recipe.components[name]) if s.parents[0] == base.path]
+    found = [s for s in found if asked_own(lake, recipe, s)]
     own = [s for s in found if all(_is_own(lake, recipe, name, s, path) for path in s.parents[1:])]
     if not own:
         other = ", only under another teacher or other answers" if found else ""
@@ -189,7 +186,22 @@ def _is_own_score(lake: Lake, recipe: Recipe, scorer: str, slice_: Slice, scores
     return model is None or scores.models["scorer"] == find_model(lake, model)
 
 
-def find_answers(lake: Lake, recipe: Recipe, prompts: Slice) -> Slice | None:
+def find_answers(lake: Lake, recipe: Recipe, prompts: Slice, before: str | None = None) -> Slice | None:
+    """The recipe's answers to exactly these prompts, derived ones behind those they are made from; None where there are none.
+
+    `before`: only what stands before that step (translate, say). Refuses answers that a step has not been through yet."""
+    found = find_own_answers(lake, recipe, prompts)
+    for step in steps(recipe, before):
+        if found is None:
+            return None
+        made = find_derived(lake, recipe, found, step)
+        if made is None:
+            raise Refusal(f"{found.path} has not been through {step} yet", command(recipe, STAGE_OF[step]))
+        found = made
+    return found
+
+
+def find_own_answers(lake: Lake, recipe: Recipe, prompts: Slice) -> Slice | None:
     """The answers to exactly these prompts that the recipe imports or asks its teacher for; None where there are none.
 
     A sweep over seeds shares one teacher's answers: the recipe's own seed is preferred, not asked for. Refuses two imports of

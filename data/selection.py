@@ -80,6 +80,7 @@ def _together(samples: pa.Table, answers: pa.Table | None) -> pa.Table:
     parts = [{"source": pa.repeat("sample", len(samples)), "candidate": samples["sample_index"]}]
     parts[0] |= {name: _plain(samples[name]) for name in samples.column_names}
     if answers is not None:
+        parts[0]["method"] = pa.repeat("sample", len(samples))
         parts.append({"source": pa.repeat("answer", len(answers)), "group_id": pa.nulls(len(answers), pa.uint64())})
         parts[1] |= {name: _plain(answers[name]) for name in answers.column_names}
     rows = pa.concat_tables([pa.table(p) for p in parts], promote_options="permissive").combine_chunks()
@@ -131,7 +132,8 @@ def answer_columns(lake: Lake, source: Candidates) -> pa.Table | None:
     """Every teacher answer with its components, and its length in the student's tokens where `answer_tokens` is given."""
     if source.answers is None:
         return None
-    columns = read_scalars(source.answers, source.answer_rewards, columns=["finish_reason"], keys=ANSWER_KEYS)
+    wanted = ["finish_reason", "method", "check_score"]
+    columns = read_scalars(source.answers, source.answer_rewards, columns=wanted, keys=ANSWER_KEYS)
     columns = columns.append_column("origin", pa.array(["teacher"] * len(columns), pa.string()))
     if source.answer_tokens is None:
         return columns

@@ -16,6 +16,8 @@ STAGES = (
     "prompts",
     "import",
     "answers",
+    "translate",
+    "rephrase",
     "samples",
     "scores",
     "soft_targets",
@@ -167,7 +169,7 @@ class FactorySettings:
             "corpus",
         ]
     )
-    """Stages to run, in order; each one resumes. Also: soft_targets, evaluate."""
+    """Stages to run, in order; each one resumes. Also: translate, rephrase, soft_targets, evaluate."""
     estimate: bool = False
     """Print tokens, hours and disk for this recipe, and make nothing."""
     strict: bool = False

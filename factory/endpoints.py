@@ -177,7 +177,7 @@ def _wants_scores(recipe: FactoryRecipe) -> Iterator[tuple[str, str]]:
     if "evaluate" in stages and "teacher" in recipe.factory.policies:
         yield "stage evaluate", "factory.policies=[student]"
     for label, spec in recipe.components.items() if {"rewards", "selections"} & set(stages) else ():
-        if "scores" in component(spec, label).needs and (spec.get("scorer") or "teacher") == "teacher":
+        if {"scores", "reply_scores"} & component(spec, label).needs and (spec.get("scorer") or "teacher") == "teacher":
             yield f"component {label}", f"leave {label} out of components and reward"
 
 

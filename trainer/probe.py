@@ -35,7 +35,7 @@ from trainer.forward import (
 from trainer.optimiser import trained
 from trainer.sources import Reading
 
-NEEDS_TEACHER = frozenset({"answers", "scores"})
+NEEDS_TEACHER = frozenset({"answers", "scores", "replies"})
 BATCH = 64  # prompts answered together
 
 

@@ -16,6 +16,8 @@ from factory.rewards.text import words
 FilePath = NewType("FilePath", str)
 """A setting of this type names a file: it must exist, and its bytes (not its path) enter the component's identity; so do those
 of the .aff beside a hunspell .dic."""
+ModelPath = NewType("ModelPath", str)
+"""A setting of this type names a model's folder or hub id: weights, tokenizer and template enter the component's identity."""
 Stamp = tuple[str, int, int]
 """Path, size and modification time of a file: what a cache may be keyed by."""
 
@@ -40,6 +42,14 @@ def digest(path: str) -> str:
     return own if beside is None else hashlib.sha256(f"{own} {_digest(stamp(beside))}".encode()).hexdigest()
 
 
+def model_id(path: str) -> str:
+    """The fingerprint of a model, as in the table `models`. Raises Refusal where it is not to be had."""
+    from data.config import ModelSettings
+    from data.fingerprint import identity
+
+    return str(identity(ModelSettings(path=path), "runs")["model_id"])
+
+
 def affixes(path: str) -> str | None:
     """The .aff that belongs to a hunspell .dic: without it the words lack their endings. None for every other file."""
     return str(Path(path).with_suffix(".aff")) if path.endswith(".dic") else None
@@ -50,6 +60,11 @@ def _text(path: str) -> str:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise Refusal(f"{path} is no UTF-8 text: {error}", f"convert {path} to UTF-8") from error
+
+
+def whole_text(path: str) -> str:
+    """A file's text, a byte order mark left out."""
+    return _text(stamp(path)[0])
 
 
 @functools.lru_cache(maxsize=16)

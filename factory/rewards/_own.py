@@ -22,7 +22,7 @@ from data.refusal import Refusal, nearest
 from factory.rewards import Batch, Reward
 
 SCORES = frozenset({"scorer_logprobs", "scorer_totals", "n_scorer_tokens"})
-LISTS = frozenset(f.name for f in fields(Batch)) - {"texts", "columns", "prompts"}
+LISTS = frozenset(f.name for f in fields(Batch)) - {"texts", "columns", "prompts", "replies"}
 
 
 def load(name: str, use: str, given: Mapping[str, Any]) -> Callable[..., Any]:

@@ -19,6 +19,7 @@ from factory.context import Context
 from factory.endpoints import check_endpoints
 from factory.engines import require
 from factory.sources import Source, is_file
+from factory.writers import check_writers
 
 MODULES = {name: f"factory.stages.{name}" for name in STAGES} | {"import": "factory.stages.imports"}
 ABILITIES = {"answers": "answer", "samples": "generate", "scores": "score", "evaluate": "generate"}  # of the engine
@@ -61,6 +62,7 @@ def check(recipe: FactoryRecipe) -> None:
             raise Refusal(
                 f"scorers.{name}: letters, digits, dash and underscore, and none of {', '.join(SCORERS)}", "rename it"
             )
+    check_writers(recipe)
     _check_labels(recipe)
     if {"rewards", "selections"} & set(stages):
         _check_rewards(recipe)

@@ -1,7 +1,7 @@
 """The teacher's answers to train prompts, and the same answers in the student's tokens.
 
-Reads train `prompts` (nothing held out, ever). Writes `answers`, the teacher's alone, and `answer_tokens`, one student tokenizer's.
-A prompt's `teacher_messages` are asked in place of its messages."""
+Reads train `prompts` (nothing held out, ever). Writes `answers`, the teacher's alone (with `co_teachers` a slice each, and one of
+all), and `answer_tokens`, one student tokenizer's. A prompt's `teacher_messages` are asked in place of its messages."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from data.contract import ANSWER_TOKENS, ANSWERS
 from data.keys import id64
-from data.lake import Shard
+from data.lake import Key, Shard
 from data.manifest import Slice
-from data.pool import answer_tokens_key, answers_key, find_answers
+from data.pool import answer_tokens_key, answers_key, find_own_answers
 from data.refusal import Refusal
+from data.writers import step_settings, translated_prompts
 from factory.context import Context, Work
 from factory.engines import Answer, ChatRequest, TokenSampling
 from factory.stages.samples import MOST, train_count, train_rows
@@ -29,17 +30,40 @@ def run(context: Context) -> list[Slice]:
         context.say("answers: the recipe has no teacher, nothing to ask")
         return []
     prompts = context.prompts()
-    answers = find_answers(context.lake, context.recipe, prompts) if imported else _ask(context, prompts)
+    answers = find_own_answers(context.lake, context.recipe, prompts) if imported else _ask(context, prompts, "teacher")
     if answers is None:
         raise Refusal("answers: the recipe's answers are not imported yet", "stages=[prompts,import]")
-    context.remark_bill(answers)
-    if answers.path in context.made:
-        _warn_missing(context, answers)
+    others = [_ask(context, prompts, name) for name in context.recipe.co_teachers]
+    for made in (answers, *others):
+        context.remark_bill(made)
+        if made.path in context.made:
+            _warn_missing(context, made)
+    if others:
+        answers = _together(context, answers, others, prompts)
     return [answers, tokenised(context, answers, prompts)]
 
 
-def _ask(context: Context, prompts: Slice) -> Slice:
-    recipe, teacher = context.recipe, context.row("teacher")
+def _together(context: Context, own: Slice, others: list[Slice], prompts: Slice) -> Slice:
+    """The teacher's answers, the co-teachers' behind them: a slice each, so that another co-teacher asks nobody twice."""
+    from factory.stages.derived import merged
+
+    recipe = context.recipe
+    models = {name: context.row(name)["model_id"] for name in recipe.co_teachers}
+    key = Key(step_settings(recipe, "co_teachers"), (own, *others, prompts), models)
+
+    def compute(shard: Shard, work: Work) -> pa.Table:
+        first = shard.parent_rows().to_pylist()
+        more = [row for other in others for row in context.lake.read_shard(other, shard.index).to_pylist()]
+        work.done(len(more))
+        rows = merged(first, [{k: v for k, v in row.items() if k != "candidate"} for row in more])
+        return pa.Table.from_pylist(rows, schema=ANSWERS.schema)
+
+    total = sum(other.rows for other in others)
+    return context.make("answers", "answers", key, recipe.name, compute, total=total, unit="answers")
+
+
+def _ask(context: Context, prompts: Slice, role: str) -> Slice:
+    recipe, teacher = context.recipe, context.row(role)
     if not 1 <= recipe.answers.n <= MOST:
         raise Refusal(f"answers.n is {recipe.answers.n}; a prompt has 1 to {MOST} answers", "answers.n=1")
     key = answers_key(recipe, prompts, teacher["model_id"])
@@ -48,23 +72,23 @@ def _ask(context: Context, prompts: Slice) -> Slice:
         rows = train_rows(
             shard.parent_rows(["prompt_id", "messages", "teacher_messages", "split", "language"])
         ).to_pylist()
-        return _answered(context, rows, teacher["model_id"], work) if rows else ANSWERS.schema.empty_table()
+        return _answered(context, role, rows, work) if rows else ANSWERS.schema.empty_table()
 
     total = train_count(prompts) * recipe.answers.n
-    label, name = recipe.name, context.model("teacher").path
+    label, name = recipe.name + ("" if role == "teacher" else f"-{role}"), context.model(role).path
     ability = "answer" if context.model("teacher").endpoint is None else "ask"
     return context.make(
         "answers", "answers", key, label, compute, total=total, unit="answers", model=name, ability=ability
     )
 
 
-def _answered(context: Context, rows: list[dict[str, Any]], teacher: str, work: Work) -> pa.Table:
-    recipe, engine = context.recipe, context.text_engine("teacher", "answers")
+def _answered(context: Context, role: str, rows: list[dict[str, Any]], work: Work) -> pa.Table:
+    recipe, engine, teacher = context.recipe, context.text_engine(role, "answers"), context.row(role)["model_id"]
     work.tally.device = engine.device
     sampling = {k: v for k, v in asdict(recipe.answers).items() if k != "n"}
-    if context.model("teacher").endpoint is None:
-        drawn = TokenSampling(**sampling, stop_ids=tuple(context.stop_ids("teacher", [])))
-        _refuse_too_long(context, rows)
+    if context.model(role).endpoint is None:
+        drawn = TokenSampling(**sampling, stop_ids=tuple(context.stop_ids(role, [])))
+        _refuse_too_long(context, role, rows)
     else:  # the server ends its answers by itself, and says which prompts are too long
         drawn = TokenSampling(**sampling)
     requests = [
@@ -76,23 +100,29 @@ def _answered(context: Context, rows: list[dict[str, Any]], teacher: str, work: 
         )
         for row in rows
     ]
+    there = translated_prompts(recipe) or {}
+    told = {row["prompt_id"]: {"language": there["language"]} for row in rows if there and row["teacher_messages"]}
     found: dict[tuple[int, int], Answer] = {}
     for answer in engine.answer(requests):
         found[answer.request_id, answer.candidate] = answer
         first = answer.n_prompt_tokens if answer.candidate == 0 else 0
         work.done(1, first or 0, len(answer.token_ids or []))
     return pa.Table.from_pylist(
-        [_row(row, found[row["prompt_id"], i], teacher) for row in rows for i in range(recipe.answers.n)],
+        [
+            _row(row, found[row["prompt_id"], i], teacher) | told.get(row["prompt_id"], {})
+            for row in rows
+            for i in range(recipe.answers.n)
+        ],
         schema=ANSWERS.schema,
     )
 
 
-def _refuse_too_long(context: Context, rows: list[dict[str, Any]]) -> None:
+def _refuse_too_long(context: Context, role: str, rows: list[dict[str, Any]]) -> None:
     from factory.stages.samples import prompt_ids
 
     shown = [row["teacher_messages"] or row["messages"] for row in rows]
     table = pa.table({"prompt_id": pa.array([row["prompt_id"] for row in rows], pa.uint64()), "messages": shown})
-    prompt_ids(context, "teacher", table, context.recipe.answers.max_tokens)
+    prompt_ids(context, role, table, context.recipe.answers.max_tokens)
 
 
 def _row(prompt: dict[str, Any], answer: Answer, teacher: str) -> dict[str, Any]:

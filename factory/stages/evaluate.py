@@ -29,7 +29,7 @@ from factory.stages.rewards import PROMPT_COLUMNS, batch
 from factory.stages.samples import prompt_ids
 
 KINDS = ("prompts", "likelihood")
-NOT_HERE = frozenset({"answers", "scores"})  # no stage sees a held-out answer
+NOT_HERE = frozenset({"answers", "scores", "replies"})  # no stage sees a held-out answer
 
 
 def run(context: Context) -> list[Slice]:

@@ -1,6 +1,7 @@
 """Prompts of the recipe's source, without duplicates, split into train and held out.
 
-Reads a file or a hub data set. Writes `prompts`, sharded by the order of the source, so that appended prompts keep the old
+Reads a file or a hub data set. Writes `prompts` (and, where the recipe translates them for its teacher, the same with
+`teacher_messages` in its language), sharded by the order of the source, so that appended prompts keep the old
 shards. Refuses an empty source, a column that is not there and a prompt without text."""
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from data.lake import Key
 from data.manifest import Slice
 from data.pool import prompts_settings
 from data.refusal import Refusal
+from data.writers import translated_prompts
 from factory.config import FactoryRecipe
 from factory.context import Context, Work
 from factory.sources import mapped, messages_of, read_rows
@@ -43,11 +45,21 @@ def run(context: Context) -> Slice:
 
     label = Path(recipe.prompts.path).stem or "prompts"
     made = context.make("prompts", "prompts", key, label, compute, total=len(rows), unit="prompts", notes=notes)
-    if made != context.prompts():
-        context.lake.renew(made)
+    made = _newest(context, made, translated=False)
     if duplicates:
         context.remark(made, f"{duplicates:,} rows ask what an earlier row asks; the first stays")
-    return made
+    if translated_prompts(recipe) is None:
+        return made
+    from factory.stages.translate import prompts_translated
+
+    return _newest(context, prompts_translated(context, made), translated=True)
+
+
+def _newest(context: Context, made: Slice, *, translated: bool) -> Slice:
+    """The slice as the one that is found: a source may have been changed, and changed back."""
+    there = context.lake.slices("prompts", **prompts_settings(context.recipe))
+    alike = [s for s in there if ("translated" in s.settings) == translated]
+    return made if not alike or made == alike[-1] else context.lake.renew(made)
 
 
 def read_prompts(recipe: FactoryRecipe) -> tuple[list[dict[str, Any]], int]:

@@ -19,6 +19,8 @@ from data.pool import Pool, command, find_answers, find_rewards, find_scores, sc
 from data.refusal import Refusal
 from factory.context import Context, Work
 from factory.rewards import Batch, Component, Reward, component
+from factory.stages.asking import with_replies
+from factory.writers import asked
 
 PROMPT_COLUMNS = ["prompt_id", "messages", "references", "answer_pattern", "language", "topic", "source", "extra"]
 
@@ -74,15 +76,20 @@ def _refuse_missing_answers(context: Context, item: Component, answers: Slice | 
         )
 
 
-def _settings(context: Context, item: Component) -> dict[str, Any]:
-    return {"spec": context.recipe.components[item.name], "identity": item.identity()}
+def _key(context: Context, item: Component, parents: tuple[Slice, ...]) -> Key:
+    """What a component's values depend on; who was asked stands beside the roles' model ids."""
+    settings = {"spec": context.recipe.components[item.name], "identity": item.identity()}
+    roles = asked(item)
+    if roles:
+        settings["asked"] = roles
+    return Key(settings, parents, {role: context.row(name)["model_id"] for role, name in roles.items()})
 
 
 def _on_samples(context: Context, item: Component, inputs: Inputs) -> Slice:
     pool = inputs.pool
     needed = [inputs.answers] if "answers" in item.needs and inputs.answers else []
     parents = (pool.samples, pool.groups, pool.prompts, *inputs.scores.values(), *needed)
-    key = Key(_settings(context, item), parents)
+    key = _key(context, item, parents)
 
     def compute(shard: Shard, work: Work) -> pa.Table:
         samples = shard.parent_rows(["group_id", "sample_index", "text", "finish_reason", "n_tokens"]).to_pylist()
@@ -91,8 +98,12 @@ def _on_samples(context: Context, item: Component, inputs: Inputs) -> Slice:
         prompt_of = {row["group_id"]: row["prompt_id"] for row in groups}
         scored = _score_rows(context, inputs, shard.index, len(samples))
         ids = [prompt_of[row["group_id"]] for row in samples]
-        answers = answer_texts(context, inputs.answers if needed else None, shard.index)
-        return _rewarded("rewards", item, samples, batch(samples, [prompts[i] for i in ids], answers, scored), work)
+        answers = answer_texts(context, inputs.answers if needed else None, shard.index, item.method)
+        asking = [prompts[i] for i in ids]
+        inputs_ = batch(samples, asking, answers, scored)
+        return _rewarded(
+            "rewards", item, samples, with_replies(context, item, inputs_, asking, pool.prompts, work), work
+        )
 
     total = pool.samples.rows
     return _reported(
@@ -105,7 +116,7 @@ def _on_samples(context: Context, item: Component, inputs: Inputs) -> Slice:
 def _on_answers(context: Context, item: Component, inputs: Inputs) -> Slice:
     answers, pool = inputs.answers, inputs.pool
     assert answers is not None
-    key = Key(_settings(context, item), (answers, pool.prompts))
+    key = _key(context, item, (answers, pool.prompts))
     columns = ["prompt_id", "candidate", "text", "finish_reason", "token_ids", "logprobs"]
     own_scale = _answers_are_scored(answers)
 
@@ -115,9 +126,11 @@ def _on_answers(context: Context, item: Component, inputs: Inputs) -> Slice:
         for row in rows:
             row["n_tokens"] = len(row["token_ids"]) if row["token_ids"] is not None else None
         scored = [_answer_score(row) if own_scale and item.scorer in (None, "teacher") else {} for row in rows]
-        texts = answer_texts(context, answers if "answers" in item.needs else None, shard.index)
+        texts = answer_texts(context, answers if "answers" in item.needs else None, shard.index, item.method)
+        asking = [prompts[row["prompt_id"]] for row in rows]
+        inputs_ = batch(rows, asking, texts, scored)
         return _rewarded(
-            "answer_rewards", item, rows, batch(rows, [prompts[r["prompt_id"]] for r in rows], texts, scored), work
+            "answer_rewards", item, rows, with_replies(context, item, inputs_, asking, pool.prompts, work), work
         )
 
     return context.make("rewards", "answer_rewards", key, item.name, compute, total=answers.rows, unit="answers")
@@ -136,16 +149,19 @@ def _answer_score(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prompts(context: Context, pool: Pool, index: int) -> dict[int, dict[str, Any]]:
-    rows = context.lake.read_shard(pool.prompts, index, PROMPT_COLUMNS).to_pylist()
+    rows = context.lake.read_shard(pool.prompts, index, [*PROMPT_COLUMNS, "teacher_messages"]).to_pylist()
     return {row["prompt_id"]: row for row in rows}
 
 
-def answer_texts(context: Context, answers: Slice | None, index: int) -> dict[int, list[str]]:
-    """prompt_id → the teacher's answers in a shard."""
+def answer_texts(
+    context: Context, answers: Slice | None, index: int, method: str | None = None
+) -> dict[int, list[str]]:
+    """prompt_id → the answers of a method in a shard; without one those in the teachers' own words: each counts once."""
     found: dict[int, list[str]] = {}
     if answers is not None:
-        for row in context.lake.read_shard(answers, index, ["prompt_id", "text"]).to_pylist():
-            if row["text"] is not None:  # the teacher refused: there is nothing to compare with
+        for row in context.lake.read_shard(answers, index, ["prompt_id", "text", "method", "derived_from"]).to_pylist():
+            meant = row["derived_from"] is None if method is None else row["method"] == method
+            if row["text"] is not None and meant:  # a teacher that refused: there is nothing to compare with
                 found.setdefault(row["prompt_id"], []).append(row["text"])
     return found
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from data.config import AnswerSampling, ModelSettings, Recipe, Sampling
+from data.config import AnswerSampling, ModelSettings, Recipe, Sampling, model_settings
 from data.contract import TABLES
 from data.lake import Key, Lake
 from data.manifest import Slice
@@ -64,7 +64,7 @@ def recipe(lake: Lake) -> Recipe:
         components={"loglik": {"use": "teacher_loglik"}},
     )
     for path in ("a", "b"):
-        model = asdict(ModelSettings(path=path))
+        model = model_settings(ModelSettings(path=path))
         publish(lake, "models", Key({"model": model}, (), {"model": f"id-{path}"}, (path,)))
     return recipe
 

@@ -15,15 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.rewards import Batch, component, names
+from factory.rewards import Batch, Reply, component, names
 
-LISTS = {"references", "answers", "prompts", "answer_patterns", "languages", "n_tokens", "scores"}
+LISTS = {"references", "answers", "prompts", "answer_patterns", "languages", "n_tokens", "scores"} | {
+    "replies",
+    "reply_scores",
+}
 DICTIONARY = str(Path(__file__).with_name("small.dic"))
 NEEDED: dict[str, dict[str, Any]] = {  # settings without which a component is refused
     "spelling": {"dictionary": DICTIONARY},
     "foreign_words": {"own": [DICTIONARY], "foreign": [DICTIONARY]},
     "execution": {"allow": True},
 }
+OWN_TESTS = {"reward_model"}  # needs a model
 VARIANTS: list[dict[str, Any]] = [
     *({"use": "teacher_loglik", "form": form, "floor": -8.0} for form in ("sum", "token", "byte")),
     *(
@@ -38,6 +42,10 @@ VARIANTS: list[dict[str, Any]] = [
     {"use": "language"},
     {"use": "language", "output": "verdict", "min_words": 1},
     {"use": "alphabet"},
+    *({"use": "judge", "mode": mode, "to": to} for mode in ("score", "verdict") for to in ("nothing", "answers")),
+    {"use": "judge", "mode": "pairwise", "to": "references"},
+    *({"use": "bilingual", "form": form, "floor": -8.0} for form in ("sum", "token", "byte")),
+    *({"use": "back_translation", "to": to, "over": "mean"} for to in ("references", "answers")),
     {"use": "fluency"},
     {"use": "fluency", "floor": -1.5},
     {"use": "spelling", "dictionary": DICTIONARY},
@@ -122,7 +130,7 @@ def test_every_setting_has_its_sentence_and_is_read(name: str) -> None:
 
 
 def test_every_component_is_among_the_variants_tried_below() -> None:
-    assert {variant["use"] for variant in VARIANTS} == set(names())
+    assert {variant["use"] for variant in VARIANTS} == set(names()) - OWN_TESTS
 
 
 def _batch(text: str, other: str, third: str) -> Batch:
@@ -136,6 +144,7 @@ def _batch(text: str, other: str, third: str) -> Batch:
         n_scorer_tokens=[len(text) + 1],
         n_tokens=[len(text.split()) + 1],
         languages=["fo"],
+        replies=[[Reply(third, None, -2.5 * len(third), len(third)), Reply("Score: 4")]],
     )
 
 
@@ -149,11 +158,15 @@ def test_values_stay_in_range_and_nfd_equals_nfc(variant: dict[str, Any], text: 
     nfd = [unicodedata.normalize("NFD", t) for t in (text, other, third)]
     [composed], [apart] = this.score(_batch(*nfc)), this.score(_batch(*nfd))
     assert composed.value is None or low <= composed.value <= high
-    if this.use not in ("teacher_loglik", "fluency"):  # the scorer read the bytes as they were
+    if this.use not in ("teacher_loglik", "fluency", "bilingual"):  # the scorer read the bytes as they were
         assert composed == apart
 
 
+REPLIES = {"judge": [[Reply("Score: 1")]]}  # to components that ask a model, where a reply is more than another text
 BLANK_IS = {
+    "judge": 0.0,
+    "bilingual": None,
+    "back_translation": None,
     "teacher_loglik": None,
     "similarity": 0.0,
     "agreement": 0.0,
@@ -171,18 +184,18 @@ BLANK_IS = {
 }
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", sorted({*names()} - OWN_TESTS))
 @pytest.mark.parametrize("text", ["", " \n\t ", "😀"])
 def test_blank_texts_are_scored_or_missing_with_a_reason(name: str, text: str) -> None:
     answers = [["Tórshavn 7"]]
     [reward] = component({"use": name} | NEEDED.get(name, {})).score(
-        Batch.of_texts([text], references=answers, answers=answers)
+        Batch.of_texts([text], references=answers, answers=answers, replies=REPLIES.get(name, [[]]))
     )
     assert reward.value == BLANK_IS[name]
     assert reward.value is not None or reward.detail
 
 
-@pytest.mark.parametrize("name", ["similarity", "agreement", "verifier", "contains"])
+@pytest.mark.parametrize("name", ["similarity", "agreement", "verifier", "contains", "back_translation", "judge"])
 @pytest.mark.parametrize("to", ["references", "answers"])
 @pytest.mark.parametrize("targets", [[], ["", "  \n"]])
 def test_nothing_to_compare_with_is_missing_never_zero(name: str, to: str, targets: list[str]) -> None:

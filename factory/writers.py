@@ -1,0 +1,57 @@
+"""Whom a recipe asks beside its teacher: who translates, restates, judges and answers too. Checked when a recipe is composed.
+
+Reads and writes nothing. Refuses names that the recipe does not know, unknown endpoints, and scores wanted from an endpoint."""
+
+from __future__ import annotations
+
+from data.refusal import Refusal, nearest
+from data.writers import step_writers, steps, writer_model
+from factory.config import FactoryRecipe
+from factory.engines import require
+from factory.rewards import Component, component
+
+
+def asked(item: Component) -> dict[str, str]:
+    """Role → name of the models that a component asks: who replies (by), and who scores the replies (scorer)."""
+    if item.by is None:
+        return {}
+    return {"by": item.by} | ({"scorer": item.scorer or "teacher"} if "reply_scores" in item.needs else {})
+
+
+def check_writers(recipe: FactoryRecipe) -> None:
+    """Refuse before any work whoever cannot be asked, and wordings that cannot be filled."""
+    from factory.stages import rephrase, translate
+
+    if recipe.translate is not None:
+        translate.check(recipe.translate)
+    if recipe.rephrase is not None:
+        rephrase.check_of(recipe)
+    for where, name in _all(recipe).items():
+        model = writer_model(recipe, name)
+        if model is None:
+            raise Refusal(f"{where} is {name}, and recipe {recipe.name} has no teacher", "teacher.path=FOLDER")
+        if model.endpoint is None:
+            require(recipe.factory.engine.does("answer"), "answer")
+        elif model.endpoint not in recipe.factory.endpoints:
+            known = nearest(model.endpoint, recipe.factory.endpoints or ["none yet"])
+            raise Refusal(
+                f"{where}: {name} is behind the endpoint {model.endpoint!r}; {known}",
+                f"endpoint={model.endpoint} where conf/endpoint has it, or factory.endpoints.{model.endpoint}.base_url=URL",
+            )
+        elif where.endswith(".scorer"):
+            raise Refusal(
+                f"{where}: {name} is behind the endpoint {model.endpoint}, which gives no scores of texts",
+                f"{where} names a model that runs here",
+            )
+
+
+def _all(recipe: FactoryRecipe) -> dict[str, str]:
+    """Setting → name of everybody who is asked in the recipe's stages."""
+    stages = set(recipe.factory.stages)
+    found = {f"{step}.{role}": name for step in steps(recipe) for role, name in step_writers(recipe, step).items()}
+    specs = dict(recipe.components) if {"rewards", "selections"} & stages else {}
+    if recipe.rephrase is not None:
+        specs["rephrase.check"] = recipe.rephrase.check
+    for label, spec in specs.items():
+        found |= {f"{label}.{role}": name for role, name in asked(component(spec, label)).items()}
+    return found
