@@ -46,9 +46,13 @@ class Apis:
                 f"no endpoint named {name!r}: {nearest(name, self.endpoints)}",
                 f"factory.endpoints.{name}.base_url=URL",
             )
+        return ApiEngine(self, self.run(self._client(name)), model, stage)
+
+    async def _client(self, name: str) -> Client:
+        """One client an endpoint, whoever asks for it: its bounds hold for all of them together. Only ever run on the loop."""
         if name not in self._clients:
-            self._clients[name] = self.run(_opened(name, self.endpoints[name]))
-        return ApiEngine(self, self._clients[name], model, stage)
+            self._clients[name] = Client(name, self.endpoints[name])
+        return self._clients[name]
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine on the loop."""
@@ -68,10 +72,6 @@ class Apis:
         self._thread.join()
         self.loop.close()
         self.ledger.close()
-
-
-async def _opened(name: str, endpoint: Endpoint) -> Client:
-    return Client(name, endpoint)
 
 
 class ApiEngine:

@@ -20,7 +20,7 @@ from typing import Any
 LOCK = threading.Lock()
 SEEN: Counter[str] = Counter()
 LOG: Any = None
-PERSISTENT = ("401", "403", "404", "quota", "filter", "filter400", "refuse", "null", "echo")
+PERSISTENT = ("401", "403", "404", "quota", "filter", "filter400", "refuse", "null", "echo", "dear")
 
 
 def note(**event: Any) -> None:
@@ -57,6 +57,7 @@ class Handler(BaseHTTPRequestHandler):
             note(event="gone", what=what, text=text)
 
     def send(self, status: int, content: bytes, **headers: str) -> None:
+        note(event="sending")  # before the client can know: what is asked and not being sent yet is surely in flight
         self.send_response(status)
         for name, value in {"content-type": "application/json", "content-length": str(len(content)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
@@ -67,7 +68,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send(status, json.dumps({"error": {"message": message, "code": code}}).encode(), **headers)
 
     def answer(
-        self, body: dict[str, Any], text: str | None, reason: str = "stop", model: str = "", **message: Any
+        self,
+        body: dict[str, Any],
+        text: str | None,
+        reason: str = "stop",
+        model: str = "",
+        usage: dict[str, int] | None = None,
+        **message: Any,
     ) -> None:
         read, written = sum(len(m["content"].split()) for m in body["messages"]), len((text or "").split())
         choice: dict[str, Any] = {
@@ -85,7 +92,13 @@ class Handler(BaseHTTPRequestHandler):
             "choices": [choice],
             "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
         }
-        self.send(200, json.dumps(whole).encode())
+        self.send(200, json.dumps(whole | ({"usage": usage} if usage else {})).encode())
+
+    def fail_dear(self, body: dict[str, Any]) -> None:
+        """Billed as the most that it could be: a token a byte, the template around them, the longest answer."""
+        time.sleep(0.2)
+        read = sum(len(m["content"].encode()) + 8 for m in body["messages"]) + 64
+        self.answer(body, "dear", usage={"prompt_tokens": read, "completion_tokens": body["max_tokens"]})
 
     def fail_429(self, _: Any) -> None:
         self.error(429, "slow down", retry_after="1")

@@ -174,6 +174,16 @@ def test_the_budget_in_tokens_is_never_exceeded(server, open_apis, ask):
     assert 200 < tokens <= 300 and len(server.asked()) == tokens // 6
 
 
+@pytest.mark.parametrize("budget", [{"money": 3.5 * 0.098}, {"tokens": 3.5 * 90}])
+def test_what_is_in_flight_counts_against_the_budget_as_its_worst_case(server, open_apis, ask, budget):
+    """Each is billed as the worst: 10 bytes, 8 for the message, 64 for the template, 8 for the answer."""
+    apis = open_apis(budget=budget, concurrency=6, timeout=10)
+    with pytest.raises(Refusal, match="budget ends here"):
+        ask(apis, [f"dear xy {i}{i}" for i in range(10)])
+    assert apis.ledger.spent("r") == (pytest.approx(3 * 0.098), 3 * 90)
+    assert len(server.asked()) == 3
+
+
 def test_another_recipes_spending_is_not_counted(server, open_apis, ask):
     first = open_apis()
     ask(first, [f"plain {i}" for i in range(40)])
