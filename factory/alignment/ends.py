@@ -130,9 +130,20 @@ def _encoded(text: str, spelt: Sequence[bytes], offsets: Offsets) -> Placed:
             stops[n] += 1
     for n in np.flatnonzero(following < stops).tolist()[::-1]:
         stops[n] = stops[n + 1]
-    same = b"".join(spelt).strip() == nfc(text).strip().encode()  # NFD and NFC are one text
-    sound = [same or piece.strip() == text[a:b].strip().encode() for piece, (a, b) in zip(spelt, offsets, strict=True)]
-    return _bytes_before(text)[np.maximum.accumulate(stops)].tolist() if stops else [], sound
+    stops = np.maximum.accumulate(stops).tolist() if stops else []
+    return _bytes_before(text)[stops].tolist() if stops else [], _sound(text, spelt, stops)
+
+
+def _sound(text: str, spelt: Sequence[bytes], stops: Sequence[int]) -> list[bool]:
+    """Whether the tokens that end together spell the characters up to there, but for white space and NFC for NFD."""
+    sound, begin = list[bool](), 0
+    for n, stop in enumerate(stops):
+        if n + 1 < len(stops) and stops[n + 1] == stop:
+            continue
+        own, said = text[begin:stop].strip(), b"".join(spelt[len(sound) : n + 1]).decode(errors="replace").strip()
+        sound += [said == own or said == nfc(own)] * (n + 1 - len(sound))
+        begin = stop
+    return sound
 
 
 def _bytes_before(text: str) -> np.ndarray:

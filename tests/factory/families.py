@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -126,6 +128,18 @@ def family(name: str) -> Any:
         chat_template=CHAT,
         clean_up_tokenization_spaces=False,
     )
+
+
+def two_hundred(kind: str) -> list[str]:
+    """200 texts: "made up" of the sentences above, or "real" Faroese ones; skips where those are not there."""
+    import pytest
+
+    if kind == "made up":
+        return [f"{a} {b} {i}" for i in range(50) for a, b in zip(TEXTS[:4], [*TEXTS[1:4], TEXTS[0]], strict=True)]
+    folder = Path(__file__).parents[2] / os.environ.get("FAROESE_TEXT", "../shared/faroese")
+    if not (folder / "lid" / "fo.txt").is_file():
+        pytest.skip(f"no lid/fo.txt below FAROESE_TEXT ({folder})")
+    return (folder / "lid" / "fo.txt").read_text(encoding="utf-8").splitlines()[:200]
 
 
 def drawn(name: str, texts: Sequence[str], ended: bool = True) -> tuple[list[str], list[list[int]]]:

@@ -15,7 +15,7 @@ from factory.alignment import Aligner, Ends, Pieces, align, ends, runs, spread
 
 sys.path.append(str(Path(__file__).parent))
 
-from families import END, FAMILIES, SPECIAL, SPELLING, TEXTS, drawn, family
+from families import END, FAMILIES, SPECIAL, SPELLING, TEXTS, drawn, family, two_hundred
 
 
 def aligner(student: str, scorer: str) -> Aligner:
@@ -146,21 +146,23 @@ def test_the_end_token_has_the_end_of_turns_score_and_a_cut_sample_has_none(stud
     assert all(pair.end_of_turn not in own for own in cut.ids)
 
 
+@pytest.mark.parametrize("kind", ["made up", "real"])
 @pytest.mark.parametrize("scorer", FAMILIES)
 @pytest.mark.parametrize("student", SPELLING)
-def test_the_last_word_changes_only_the_runs_from_there_on(student, scorer):
-    pair = aligner(student, scorer)
-    text = TEXTS[1]
-    changed = text.rpartition(" ")[0] + " kavin"
+def test_the_last_word_changes_only_the_runs_from_there_on(student, scorer, kind):
+    pair, beginnings = aligner(student, scorer), [text.rpartition(" ")[0] for text in two_hundred(kind)]
     values = []
-    for said in (text, changed):
-        reading = pair.read(*drawn(student, [said]))
-        values.append((reading, align(reading, causal(reading.ids)).logprob_n))
-    kept = len(text.rpartition(" ")[0].encode())
-    before = [int((reading.student.end_n <= kept).sum()) for reading, _ in values]
-    assert before[0] == before[1] > 3
-    np.testing.assert_array_equal(values[0][1][: before[0]], values[1][1][: before[0]])
-    assert not np.array_equal(values[0][1][before[0] :], values[1][1][before[0] :], equal_nan=True)
+    for word in (" kavin", " sjey"):
+        texts, ids = drawn(student, [text + word for text in beginnings])
+        reading = pair.read(texts, ids)
+        value_n = align(reading, causal(reading.ids)).logprob_n
+        stops = np.cumsum(reading.student.count_x)[:-1]
+        values.append(list(zip(np.split(reading.student.end_n, stops), np.split(value_n, stops), strict=True)))
+    for text, (end_n, one_n), (other_n, another_n) in zip(beginnings, *values, strict=True):
+        kept = int((end_n <= len(text.encode())).sum())
+        assert 0 < kept == int((other_n <= len(text.encode())).sum())
+        np.testing.assert_array_equal(one_n[:kept], another_n[:kept])
+        assert not np.array_equal(one_n[kept:], another_n[kept:], equal_nan=True)
 
 
 def test_the_same_tokenizer_gives_its_own_scores():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -16,22 +15,15 @@ from factory.config import ImportSource
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from families import END, FAMILIES, SPELLING, TEXTS, family
+from families import END, FAMILIES, SPELLING, TEXTS, family, two_hundred
 
-ROOT = Path(__file__).parents[3]
 COUNT = 200
-MADE_UP = [f"{a} {b} {i}" for i in range(50) for a, b in zip(TEXTS[:4], [*TEXTS[1:4], TEXTS[0]], strict=True)]
 
 
 @pytest.fixture(params=["made up", "real"])
 def texts(request):
     """200 texts: made of the tests' own sentences, and real Faroese ones where they stand."""
-    if request.param == "made up":
-        return MADE_UP[:COUNT]
-    file = ROOT / os.environ.get("FAROESE_TEXT", "../shared/faroese") / "lid" / "fo.txt"
-    if not file.is_file():
-        pytest.skip(f"no lid/fo.txt below FAROESE_TEXT ({file.parents[1]})")
-    return file.read_text(encoding="utf-8").splitlines()[:COUNT]
+    return two_hundred(request.param)
 
 
 @pytest.fixture
