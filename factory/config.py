@@ -15,6 +15,7 @@ from factory.engines import SCORING
 STAGES = (
     "prompts",
     "import",
+    "teacher_check",
     "answers",
     "translate",
     "rephrase",
@@ -169,7 +170,7 @@ class FactorySettings:
             "corpus",
         ]
     )
-    """Stages to run, in order; each one resumes. Also: translate, rephrase, soft_targets, evaluate."""
+    """Stages to run, in order; each one resumes. Also: teacher_check, translate, rephrase, soft_targets, evaluate."""
     estimate: bool = False
     """Print tokens, hours and disk for this recipe, and make nothing."""
     strict: bool = False

@@ -34,8 +34,10 @@ def with_replies(
     return replace(inputs, replies=replies)
 
 
-def ask(context: Context, name: str, stage: str, questions: Sequence[Question], work: Work) -> list[Reply]:
-    """One reply a question, in order. `stage` is what an endpoint's costs are booked under."""
+def ask(
+    context: Context, name: str, stage: str, questions: Sequence[Question], work: Work, *, cut: bool = False
+) -> list[Reply]:
+    """One reply a question, in order. `stage` is what an endpoint's costs are booked under; `cut`: the start of a reply will do."""
     if not questions:
         return []
     keys = [json.dumps([q.messages, q.max_tokens]) for q in questions]
@@ -57,15 +59,15 @@ def ask(context: Context, name: str, stage: str, questions: Sequence[Question], 
     work.tally.model = work.tally.model or context.model(name).path
     found: dict[int, Reply] = {}
     for answer in engine.answer(requests):
-        found[answer.request_id] = _reply(answer)
+        found[answer.request_id] = _reply(answer, cut)
         if here:
             work.tally.add(0, answer.n_prompt_tokens or 0, len(answer.token_ids or []))
     return [found[places[key]] for key in keys]
 
 
-def _reply(answer: Answer) -> Reply:
+def _reply(answer: Answer, cut: bool) -> Reply:
     """A reply that was cut is none: half a translation, or a verdict whose number may go on."""
-    if answer.text is None or answer.finish_reason == "length":
+    if answer.text is None or (answer.finish_reason == "length" and not cut):
         return Reply(None, answer.finish_reason or "refusal")
     return Reply(answer.text)
 
