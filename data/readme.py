@@ -51,6 +51,16 @@ tables with lists per token, up to {SCALAR_ROW_GROUP:,} rows elsewhere. Ids are 
 Null means "not measured" or "not scored", never 0; NaN and infinities are refused. Log-probabilities are in nats, float32 rounded
 to 15 mantissa bits.
 
+## On object storage
+
+`lake=s3://bucket/prefix` (`--lake` here) is the same lake: the same files and manifests, parts with sixteen digits of their sha256 in
+their names. Endpoint, region and credentials come from the environment (`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`, …) and
+are written nowhere. The storage must know conditional put (`If-None-Match`): of two writers of one slice the first one's manifest
+stands. Files are fetched as a query or a run needs them, compared with their sha256, and kept in `GRPO_KD_CACHE` (else the user's
+cache folder), which may be removed whenever nothing runs and no call of an API was killed. `push` and `pull` copy a lake, or some
+slices with what they were made from, between folders and storage. `gc` removes what no manifest names; there, only from slices that
+nobody wrote to for a day. Multipart uploads that a kill left open are invisible but billed: let the bucket expire them.
+
 ## What SQL may do here
 
 One SELECT (DESCRIBE, SHOW and SUMMARIZE too) over the tables and views below; nothing else is read and nothing is written. For
@@ -66,6 +76,10 @@ One number (or one condition) over component labels and {_listed(SAMPLE_COLUMNS)
 {_listed(name.lower() for name in FUNCTIONS if name != "Pow")},
 `power`, and over the whole group or pool {_listed(GROUP_FUNCTIONS)}. What is missing stays missing: only
 `coalesce`, `IS NULL` and `CASE` give a null a meaning. Population standard deviations; no spread gives 0.
+
+`log_quantile_group(x)` is log F̂, F̂ the share of the group whose `x` is no higher. Best-of-N distillation (BOND, arXiv 2407.14622) of
+any expression `x` is the reward `(N−1)*log_quantile_group(x)`, `3*log_quantile_group(agreement + language)` for best of four, with
+`trainer.losses.kl=1` towards the policy that was sampled: its optimum is ∝ π·F^(N−1). F̂ has G steps: choose G ≥ 2N.
 """
 
 
