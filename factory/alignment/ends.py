@@ -136,6 +136,8 @@ def _encoded(text: str, spelt: Sequence[bytes], offsets: Offsets) -> Placed:
 
 def _sound(text: str, spelt: Sequence[bytes], stops: Sequence[int]) -> list[bool]:
     """Whether the tokens that end together spell the characters up to there, but for white space and NFC for NFD."""
+    if "".join(b"".join(spelt).decode(errors="replace").split()) == "".join(text.split()):
+        return [True] * len(spelt)  # most texts: no token need be looked at
     sound, begin = list[bool](), 0
     for n, stop in enumerate(stops):
         if n + 1 < len(stops) and stops[n + 1] == stop:
