@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from data.refusal import Refusal, nearest
-from factory.rewards._files import FilePath, affixes, digest, stamp
+from factory.rewards._files import FilePath, ModelPath, affixes, digest, model_id, stamp
 
 T = TypeVar("T")
 
@@ -82,6 +82,9 @@ def identify(settings: Any) -> dict[str, Any]:
 
 
 def _plain(hint: Any, value: Any) -> Any:
-    if value is not None and (hint is FilePath or FilePath in typing.get_args(hint)):
-        return [{"sha256": digest(v)} for v in value] if isinstance(value, tuple) else {"sha256": digest(value)}
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [_plain(typing.get_args(hint)[0], entry) for entry in value]
+    kinds = (hint, *typing.get_args(hint))
+    if value is not None and FilePath in kinds:
+        return {"sha256": digest(value)}
+    return {"model_id": model_id(value)} if ModelPath in kinds else value
