@@ -9,6 +9,8 @@ SIMILARITY, AGREEMENT, CONTAINS = f"{FOLDER}similarity.py", f"{FOLDER}agreement.
 VERIFIER, NUMERALS, LOGLIK = f"{FOLDER}verifier.py", f"{FOLDER}_numerals.py", f"{FOLDER}teacher_loglik.py"
 LANGUAGE, ALPHABET, REPETITION = f"{FOLDER}language.py", f"{FOLDER}alphabet.py", f"{FOLDER}repetition.py"
 LENGTH, FORMAT, TEXT = f"{FOLDER}length.py", f"{FOLDER}format.py", f"{FOLDER}text.py"
+FLUENCY, SPELLING, FOREIGN = f"{FOLDER}fluency.py", f"{FOLDER}spelling.py", f"{FOLDER}foreign_words.py"
+REWARD_MODEL, EXECUTION = f"{FOLDER}reward_model.py", f"{FOLDER}execution.py"
 EVALUATE, SCORES, TOKENS = "factory/stages/evaluate.py", "factory/stages/scores.py", "factory/engines/tokens.py"
 POOL = "data/pool.py"
 SIMILAR, AGREED, HELD = (
@@ -22,6 +24,21 @@ VERIFIED, READ, WORDS = (
     named(f"{TESTS}test_text.py"),
 )
 OTHERS, LETTERS = named(f"{TESTS}test_others.py"), named(f"{TESTS}test_alphabet.py")
+FLUENT = named(f"{TESTS}test_fluency.py")
+SPELT = named(
+    f"{TESTS}test_spelling.py",
+    "test_the_share_of_known_words_by_hand",
+    "test_unknown_words_are_told",
+    "test_foreign_words_are_known_there_and_not_here",
+)
+JUDGED, RAN = (
+    named(
+        f"{TESTS}test_reward_model.py",
+        "test_scores_are_averaged",
+        "test_averaged_weights_are_the_model_averaged_by_hand",
+    ),
+    named(f"{TESTS}test_execution.py", "test_the_share_of_tests_that_pass"),
+)
 SPOKEN = named(
     f"{TESTS}test_language.py",
     "test_share_of_known_words",
@@ -112,6 +129,21 @@ MUTATIONS = [
     Mutation(LOGLIK, "max(total, settings.floor * n_tokens)", "max(total, settings.floor)", "loglik: floor of the sum", OTHERS),
     Mutation(LOGLIK, "return sum(logprobs)", "return sum(logprobs) / len(logprobs)", "loglik: mean for sum", OTHERS),
     Mutation(LOGLIK, "or None in logprobs", "", "loglik: a missing token", OTHERS),
+    # bits per byte, dictionaries, reward models, programs
+    Mutation(FLUENCY, "math.log(2) * len(text.encode())", "len(text.encode())", "fluency: nats", FLUENT),
+    Mutation(FLUENCY, "len(text.encode())", "len(text)", "fluency: over characters", FLUENT),
+    Mutation(FLUENCY, "value = total / (", "value = -total / (", "fluency: sign", FLUENT),
+    Mutation(FLUENCY, "max(value, settings.floor)", "min(value, settings.floor)", "fluency: floor turned", FLUENT),
+    Mutation(SPELLING, "1 - len(unknown) / len(verdicts)", "len(unknown) / len(verdicts)", "spelling: turned", SPELT),
+    Mutation(SPELLING, "1 - len(unknown) / len(verdicts)", "1 - len(set(unknown)) / len(verdicts)",
+             "spelling: each word once", SPELT),
+    Mutation(FOREIGN, "Reward(found / count,", "Reward(found / (found or 1),", "foreign words: not a share", SPELT),
+    Mutation(FOREIGN, "if not ours and any(", "if any(", "foreign words: own ones too", SPELT),
+    Mutation(REWARD_MODEL, "sum(known) / len(known)", "max(known)", "reward model: the best score", JUDGED),
+    Mutation(REWARD_MODEL, "(tensor / len(paths))", "(tensor / 2)", "reward model: weights of two", JUDGED),
+    Mutation(REWARD_MODEL, "total[name] += tensor.float()", "pass", "reward model: the first's weights", JUDGED),
+    Mutation(EXECUTION, "passed / len(tests) if", "passed if", "execution: a count", RAN),
+    Mutation(EXECUTION, "float(not failures)", "float(passed > 0)", "execution: one test is enough", RAN),
     # language, alphabet, repetition, length, format
     Mutation(LANGUAGE, "sum(word in known for word in found) / len(found)", "sum(word in known for word in found) / len(known)",
              "language: share of the list", SPOKEN),

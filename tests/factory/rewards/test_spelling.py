@@ -25,6 +25,7 @@ def test_the_share_of_known_words_by_hand(value: Value, dictionary: str) -> None
     assert spelling("HON ER Ø") == 1.0
     assert spelling("er 1.234,5 m2 á 7") == 1.0  # what holds digits is no word
     assert spelling("puffin") == 0.0
+    assert spelling("ær ær á") == pytest.approx(1 / 3)  # running words, not different ones
     assert spelling("1 2 😀") is None and spelling("\n") is None
 
 
