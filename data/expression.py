@@ -29,6 +29,8 @@ GROUP_FUNCTIONS = {
     "ELSE ({x} - avg({x}) OVER a) / stddev_pop({x}) OVER a END END",
     "rank_group": "CASE WHEN {x} IS NOT NULL THEN CASE WHEN count({x}) OVER g = 1 THEN 0 ELSE (2 * (rank() OVER r - 1) "
     "+ count(*) OVER t - 1) / (count({x}) OVER g - 1) - 1 END END",
+    "log_quantile_group": "CASE WHEN {x} IS NOT NULL THEN ln((rank() OVER r - 1 + count(*) OVER t) "
+    "/ CAST(count({x}) OVER g AS DOUBLE)) END",
     "mean_group": "CASE WHEN max({x}) OVER g = min({x}) OVER g THEN max({x}) OVER g ELSE avg({x}) OVER g END",
 }
 """Window forms, population standard deviation; a group (or pool) without spread gives 0, exactly, for its scored samples."""

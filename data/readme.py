@@ -77,9 +77,10 @@ One number (or one condition) over component labels and {_listed(SAMPLE_COLUMNS)
 `power`, and over the whole group or pool {_listed(GROUP_FUNCTIONS)}. What is missing stays missing: only
 `coalesce`, `IS NULL` and `CASE` give a null a meaning. Population standard deviations; no spread gives 0.
 
-`log_quantile_group(x)` is log F̂, F̂ the share of the group whose `x` is no higher. Best-of-N distillation (BOND, arXiv 2407.14622) of
-any expression `x` is the reward `(N−1)*log_quantile_group(x)`, `3*log_quantile_group(agreement + language)` for best of four, with
-`trainer.losses.kl=1` towards the policy that was sampled: its optimum is ∝ π·F^(N−1). F̂ has G steps: choose G ≥ 2N.
+`log_quantile_group(x)` is log F̂, F̂ the share of the group whose `x` is no higher. Best-of-N distillation (BOND, arXiv
+2407.14622) of any expression `x` is the reward `(N−1)*log_quantile_group(x)`, say `3*log_quantile_group(agreement + language)` for
+best of four, with `trainer.losses.kl=1` towards the policy that was sampled: its optimum is ∝ π·F^(N−1), best-of-N where no text
+has much of π's mass. F̂ has G steps: choose G ≥ 2N.
 """
 
 

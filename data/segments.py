@@ -155,10 +155,23 @@ def rank_group(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), np.nan, scaled)
 
 
+def log_quantile_group(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """log F̂ in the group, F̂ the share of its values that are no higher: 0 for the best, log(1/G) for the only worst.
+
+    BOND (arXiv 2407.14622 §3–4): best-of-N of π draws y with probability ∝ π(y)·F(y)^{N−1} where no text has much of π's mass
+    and few are equal, so (N−1)·log F is the reward whose optimum at KL weight 1 it is. F̂ is `selections.quantile`. Differs from
+    the advantage `quantile`, which takes N = G and centres: here the recipe's factor says N."""
+    less, equal = ordered(values, starts)
+    count = per_row(spread(values, starts).count, starts, len(values))
+    share = np.divide(less + equal, count, out=np.full(len(values), np.nan), where=(count > 0) & ~np.isnan(values))
+    return np.log(share)
+
+
 FUNCTIONS: dict[str, GroupFunction] = {
     "zscore_group": zscore_group,
     "zscore_all": zscore_all,
     "rank_group": rank_group,
+    "log_quantile_group": log_quantile_group,
     "mean_group": mean_group,
 }
 

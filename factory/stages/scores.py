@@ -18,7 +18,7 @@ from data.contract import SCORES
 from data.keys import hex_id
 from data.lake import Shard
 from data.manifest import Slice
-from data.pool import Pool, find_answers, scorer_reading, scores_key
+from data.pool import Pool, find_own_answers, scorer_reading, scores_key
 from data.refusal import Refusal
 from data.scorers import scorer_of
 from factory.context import Context, Work
@@ -31,9 +31,9 @@ def run(context: Context) -> list[Slice]:
     pool, made = context.pool(), {}
     if context.recipe.teacher is not None and context.recipe.teacher.endpoint is not None:
         context.say(f"scores: {context.recipe.teacher.path} answers behind an endpoint and scores no texts; others do")
+    if context.recipe.teacher is not None:
+        _two_teachers(context, pool)
     for scorer in scorers(context.recipe):
-        if scorer == "teacher":
-            _two_teachers(context, pool)
         temperature, shown = scorer_reading(context.lake, context.recipe, pool.prompts, scorer)
         key = (context.row(scorer)["model_id"], temperature, shown)
         if key not in made:  # at temperature 1 the initial policy is the student
@@ -52,13 +52,35 @@ def scorers(recipe: Recipe) -> list[str]:
 
 def _two_teachers(context: Context, pool: Pool) -> None:
     """Answers of one teacher beside scores of another leave a lasting bias (arXiv 2604.13010): said, or refused if strict."""
-    answers = find_answers(context.lake, context.recipe, pool.prompts)
-    if answers is None or answers.models.get("teacher") != "imported":
+    answers = find_own_answers(context.lake, context.recipe, pool.prompts)
+    if answers is None:
         return
-    told = f"{answers.path} is imported, the scores are by {context.row('teacher')['name']}: two teachers leave a lasting bias"
+    scoring = _names(context, _scoring(context.recipe))
+    answering = _names(context, ["teacher", *context.recipe.co_teachers])
+    if not scoring:
+        return
+    if answers.models.get("teacher") == "imported":
+        told = f"{answers.path} is imported, the scores are by {' and '.join(scoring.values())}"
+    elif scoring.keys() != answering.keys():
+        told = f"answers are by {' and '.join(answering.values())}, the scores by {' and '.join(scoring.values())}"
+    else:
+        return
+    told += ": two teachers leave a lasting bias"
     if context.settings.strict:
         raise Refusal(told, "strict=false, or let one teacher do both")
     context.say(f"warning: {told}")
+
+
+def _scoring(recipe: Recipe) -> list[str]:
+    """Whose opinion of the samples is a reward: the scorers of `teacher_loglik` and `bilingual`, else the teacher."""
+    named = [s for s in recipe.components.values() if s.get("use") in ("teacher_loglik", "bilingual")]
+    scores = recipe.teacher is not None and recipe.teacher.endpoint is None
+    return list(dict.fromkeys(map(scorer_of, named))) or (["teacher"] if scores else [])
+
+
+def _names(context: Context, roles: list[str]) -> dict[str, str]:
+    """model_id → name of models that this recipe has."""
+    return {context.row(role)["model_id"]: context.row(role)["name"] for role in roles}
 
 
 def same_tokens(context: Context, role: str = "teacher") -> bool:

@@ -157,6 +157,7 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
 EXPRESSIONS = [
     "zscore_group(a) + 0.5*zscore_group(b) - 0.2*b",
     "rank_group(a)",
+    "3*log_quantile_group(a) + log_quantile_group(b)",
     "zscore_all(a) * mean_group(b)",
     "CASE WHEN a > mean_group(a) + 0.0123 THEN 1 ELSE -1 END",
     "zscore_group(clip(a, -1, 1) - mean_group(b))",

@@ -43,7 +43,7 @@ def test_order_counts_pairs(groups: list[list[float | None]]) -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(GROUPS, st.sampled_from(["zscore_group", "rank_group", "mean_group"]))
+@given(GROUPS, st.sampled_from(["zscore_group", "rank_group", "log_quantile_group", "mean_group"]))
 def test_blocks_do_not_change_a_group_function(groups: list[list[float | None]], name: str) -> None:
     values, starts = _flat(groups)
     whole = segments.FUNCTIONS[name](values, starts)

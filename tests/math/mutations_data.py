@@ -32,6 +32,7 @@ FIGURES = named("tests/data/test_figures.py")
 SPREAD = named("tests/data/test_segments.py")
 CHOICE = named("tests/data/test_selection.py")
 BITS = named("tests/data/test_storage.py", "test_rounding_keeps_fifteen_bits")
+BOND = named("tests/math/test_bond.py")
 HAND = named("tests/data/test_expression.py")
 POOL = named(
     "tests/data/test_advantages.py",
@@ -174,6 +175,10 @@ MUTATIONS = [
     Mutation(EXPRESSION, "least(greatest({0}, {1}), {2})", "greatest(least({0}, {1}), {2})", "clip: turned", HAND),
     Mutation(EXPRESSION, '"Sub": "-", "Mul"', '"Sub": "+", "Mul"', "expression: minus", HAND),
     Mutation(EXPRESSION, 'ORDER BY {x} NULLS LAST', 'ORDER BY {x} DESC NULLS LAST', "rank_group in SQL: turned", WINDOWS),
+    Mutation(EXPRESSION, "ln((rank() OVER r - 1 + count(*) OVER t)", "ln((rank() OVER r - 1)", "log quantile in SQL: strictly lower", WINDOWS),
+    # best-of-N distillation
+    Mutation(SEGMENTS, "np.divide(less + equal, count", "np.divide(less, count", "log quantile: strictly lower", BOND),
+    Mutation(SEGMENTS, "return np.log(share)", "return share", "log quantile: the quantile itself", BOND),
     # views
     Mutation(VIEWS, 'f"stddev_pop({x})"', 'f"stddev_samp({x})"', "group_table: n − 1", SHOWN),
     Mutation(VIEWS, "ORDER BY value DESC, sample_index) = 1", "ORDER BY value, sample_index) = 1", "best_of_n view: worst", SHOWN),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from data.config import ModelSettings, Rephrase, Translate
+from data.config import ModelSettings, Rephrase, Scorer, Translate
 from data.keys import hex_id
 from data.lake import Lake
 from data.pool import find_answers, find_prompts, find_rewards
@@ -223,6 +223,24 @@ def test_co_teachers_answer_too_and_only_the_new_one_is_asked(
     assert len(found) == 10 and len({r["teacher"] for r in found}) == 2 and {r["method"] for r in found} == {"direct"}
     details = {r["detail"] for r in lake.read(lake.slices("rewards", label="agreed")[-1]).to_pylist()}
     assert "0 of 2" in details  # the share of both that agrees
+
+
+@pytest.mark.parametrize("by", ["co_teachers", "scorer"])
+def test_answers_of_one_teacher_beside_scores_of_another_are_said(
+    recipe: FactoryRecipe, change: Any, make: Any, by: str, tiny_model: Callable[..., str], capsys: Any
+) -> None:
+    other = tiny_model("llama", seed=9)
+    if by == "co_teachers":
+        two = change(recipe, models={"second": ModelSettings(path=other)}, co_teachers=["second"])
+    else:
+        spec = {"use": "teacher_loglik", "scorer": "second"}
+        two = change(recipe, scorers={"second": Scorer(path=other)}, components={"loglik": spec})
+    make(change(two, reward=None), f"{POOL},scores")
+    assert "two teachers leave a lasting bias" in capsys.readouterr().out
+    with pytest.raises(Refusal, match="two teachers"):
+        make(change(two, strict=True, reward=None), "scores")
+    make(change(recipe, strict=True, lake=recipe.lake + "2"), f"{POOL},scores")  # one teacher: nothing to say
+    assert "two teachers" not in capsys.readouterr().out
 
 
 def test_derived_answers_are_not_compared_with_unless_named(translating: FactoryRecipe, change: Any, make: Any) -> None:
