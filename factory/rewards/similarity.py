@@ -1,6 +1,6 @@
 """Similarity of the sample to the references or to the teacher's answers.
 
-Range: [0, 1]. Cost: microseconds (exact, positional, edit, rouge_l), a tenth of a millisecond (bleu), a third (chrf).
+Range: [0, 1]. Cost: microseconds (exact, positional, edit, rouge_l), a tenth of a millisecond (bleu, chrf).
 Cannot see: a right answer in other words, or in another language than the text compared with; a wrong digit in a long
 sentence costs next to nothing (see `agreement`, `verifier`)."""
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from factory.rewards import Batch, Reward
+from factory.rewards import Batch, Reward, _chrf
 from factory.rewards.text import nfc, part_of, squash, words
 
 VERSION = 1
@@ -67,22 +67,22 @@ def _prepare(text: str, pattern: str | None, settings: Settings) -> str:
 
 
 @functools.cache
-def _sacrebleu(metric: str) -> Any:
-    from sacrebleu.metrics import BLEU, CHRF
+def _sacrebleu() -> Any:
+    from sacrebleu.metrics import BLEU
 
-    return BLEU(effective_order=True) if metric == "bleu" else CHRF()
+    return BLEU(effective_order=True)
 
 
 def bleu(text: str, target: str) -> float:
     """Sentence BLEU in [0, 1]: up to 4-grams (fewer in a short text), 13a tokens, exponential smoothing.
 
     Source: Papineni et al. 2002, eq. 1–3, as in sacrebleu (Post 2018)."""
-    return min(1.0, _sacrebleu("bleu").sentence_score(text, [target]).score / 100)
+    return min(1.0, _sacrebleu().sentence_score(text, [target]).score / 100)
 
 
 def chrf(text: str, target: str) -> float:
     """chrF in [0, 1]: F2 of character 1- to 6-grams without spaces. Source: Popović 2015, eq. 1, as in sacrebleu."""
-    return min(1.0, _sacrebleu("chrf").sentence_score(text, [target]).score / 100)
+    return min(1.0, _chrf.score(text, target))
 
 
 def rouge_l(text: str, target: str) -> float:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from figures import REPETITIONS, ROOT, Figure, Options
 
-BENCHES = ("forward", "head", "lake", "start", "alignment", "vllm", "linear", "rivals", "online")
+BENCHES = ("forward", "head", "lake", "start", "alignment", "components", "vllm", "linear", "rivals", "online")
 MODULES = {"vllm": "vllm_agreement"}  # where a module of the section's name would hide a library
 TELLABLE = ("linear", "rivals", "online")
 CHANGING = ("layers", "repetitions", "shapes", "device", "dtype")

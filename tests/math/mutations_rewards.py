@@ -11,6 +11,7 @@ LANGUAGE, ALPHABET, REPETITION = f"{FOLDER}language.py", f"{FOLDER}alphabet.py",
 LENGTH, FORMAT, TEXT = f"{FOLDER}length.py", f"{FOLDER}format.py", f"{FOLDER}text.py"
 FLUENCY, SPELLING, FOREIGN = f"{FOLDER}fluency.py", f"{FOLDER}spelling.py", f"{FOLDER}foreign_words.py"
 REWARD_MODEL, EXECUTION = f"{FOLDER}reward_model.py", f"{FOLDER}execution.py"
+CHRF = f"{FOLDER}_chrf.py"
 EVALUATE, SCORES, TOKENS = "factory/stages/evaluate.py", "factory/stages/scores.py", "factory/engines/tokens.py"
 POOL = "data/pool.py"
 SIMILAR, AGREED, HELD = (
@@ -59,17 +60,19 @@ ASKED = named(STAGES, "test_teacher_messages_change_scores_not_samples")
 # fmt: off
 MUTATIONS = [
     # similarity
-    Mutation(SIMILARITY, '_sacrebleu("bleu").sentence_score(text, [target]).score / 100',
-             '_sacrebleu("bleu").sentence_score(text, [target]).score', "BLEU: per cent", SIMILAR),
-    Mutation(SIMILARITY, '_sacrebleu("bleu").sentence_score(text, [target])', '_sacrebleu("bleu").sentence_score(target, [text])',
+    Mutation(SIMILARITY, '_sacrebleu().sentence_score(text, [target]).score / 100',
+             '_sacrebleu().sentence_score(text, [target]).score', "BLEU: per cent", SIMILAR),
+    Mutation(SIMILARITY, '_sacrebleu().sentence_score(text, [target])', '_sacrebleu().sentence_score(target, [text])',
              "BLEU: reference and text swapped", SIMILAR),
     Mutation(SIMILARITY, "BLEU(effective_order=True)", "BLEU()", "BLEU: orders that a short text lacks", SIMILAR),
-    Mutation(SIMILARITY, '_sacrebleu("chrf").sentence_score(text, [target]).score / 100',
-             '_sacrebleu("chrf").sentence_score(text, [target]).score', "chrF: per cent", SIMILAR),
-    Mutation(SIMILARITY, '_sacrebleu("chrf").sentence_score(text, [target])', '_sacrebleu("chrf").sentence_score(target, [text])',
-             "chrF: reference and text swapped", SIMILAR),
-    Mutation(SIMILARITY, "else CHRF()", "else CHRF(beta=1)", "chrF: F1", SIMILAR),
-    Mutation(SIMILARITY, "else CHRF()", "else CHRF(word_order=2)", "chrF: words too", SIMILAR),
+    Mutation(SIMILARITY, "_chrf.score(text, target)", "_chrf.score(target, text)", "chrF: reference and text swapped", SIMILAR),
+    Mutation(CHRF, "BETA = 2 ", "BETA = 1 ", "chrF: F1", SIMILAR),
+    Mutation(CHRF, "ORDER = 6 ", "ORDER = 5 ", "chrF: one order short", SIMILAR),
+    Mutation(CHRF, '"".join(text.split())', "text", "chrF: spaces count", SIMILAR),
+    Mutation(CHRF, "min(ours[gram], theirs[gram])", "ours[gram]", "chrF: matches are not clipped", SIMILAR),
+    Mutation(CHRF, "in sides if ours and theirs]", "in sides if ours]", "chrF: orders that a short text lacks", SIMILAR),
+    Mutation(CHRF, "precision / len(pairs), recall / len(pairs)", "precision / ORDER, recall / ORDER",
+             "chrF: over all orders", SIMILAR),
     Mutation(SIMILARITY, "2 * LCSseq.similarity(ours, theirs) /", "LCSseq.similarity(ours, theirs) /",
              "ROUGE-L: numerator", SIMILAR),
     Mutation(SIMILARITY, "/ (len(ours) + len(theirs)) if", "/ (2 * len(ours)) if", "ROUGE-L: precision alone", SIMILAR),

@@ -7,8 +7,13 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factory.rewards._chrf import score as chrf_score
 
 Value = Callable[..., float | None]
+TEXTS = st.text(st.sampled_from("áðøab \n"), max_size=30)
 
 
 @pytest.fixture
@@ -38,6 +43,15 @@ def test_chrf_is_f2_of_character_n_grams(similar: Value) -> None:
     # recall 1, precision .525: the two are not treated alike
     assert chrf("reyður", "reyð") == pytest.approx(5 * 0.525 / (4 * 0.525 + 1))
     assert chrf("bø ur", "bøur") == 1.0  # spaces do not count
+    # all but the last of six letters: 5/6, 4/5, 3/4, 2/3, 1/2 and 0/1 of the n-grams, of either side
+    assert chrf("reyðin", "reyðir") == pytest.approx((5 / 6 + 4 / 5 + 3 / 4 + 2 / 3 + 1 / 2) / 6)
+
+
+@given(text=TEXTS, target=TEXTS)
+def test_chrf_is_what_sacrebleu_says(text: str, target: str) -> None:
+    from sacrebleu.metrics import CHRF
+
+    assert chrf_score(text, target) == pytest.approx(CHRF().sentence_score(text, [target]).score / 100, abs=1e-12)
 
 
 def test_rouge_l_is_f1_of_the_common_subsequence(similar: Value) -> None:
