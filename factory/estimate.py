@@ -7,7 +7,7 @@ limits, so each figure is "at most". A token costs 2 operations a parameter forw
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from data.refusal import Refusal
 from data.scorers import scorer_model
 from factory.config import FactoryRecipe
 from factory.engines.tokens import Tokens
+from factory.estimate_asked import asked
 from factory.stages.scores import scorers
 
 SAMPLE = 500  # prompts whose length is measured
@@ -99,6 +100,12 @@ def _factory(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Lin
             yield _line("answers", recipe.teacher, recipe, prompts * length, told, disk=disk)
         else:
             yield _billed(recipe, recipe.teacher, prompts * recipe.answers.n * length, told, disk)
+    for item in asked(recipe, prompts, length):
+        disk = item.tokens_out * 2 * TOKEN_BYTES if item.kept else 0.0
+        if item.model.endpoint is None:
+            yield _line(item.name, item.model, recipe, item.tokens_in, item.tokens_out, disk=disk)
+        else:
+            yield replace(_billed(recipe, item.model, item.tokens_in, item.tokens_out, disk), name=item.name)
     if "samples" in stages and "samples" not in imported:
         yield _line("samples", policy, recipe, prompts * length, drawn, disk=drawn * (STREAM_BYTES + TOKEN_BYTES))
         if recipe.teacher and recipe.sampling.alpha:
@@ -135,12 +142,12 @@ def _trainer(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Lin
     yield _line(f"training, {steps} steps", policy_model(recipe), recipe, steps * per_step, 0, passes=3)
     probe = dict(section.get("probe") or {})
     if every := probe.get("every"):
-        asked = (steps // every) * probe.get("prompts", PROBE)
+        probed = (steps // every) * probe.get("prompts", PROBE)
         longest = probe.get("max_tokens") or recipe.sampling.max_tokens
         # greedy answers; sampled ones where they or the KL are asked for; the KL has those scored by the initial weights
         kl = bool(probe.get("kl"))
         passes = 1 + int(kl or bool(probe.get("sampled"))) + int(kl)
-        yield _line("probes", policy_model(recipe), recipe, asked * length, asked * longest, passes=passes)
+        yield _line("probes", policy_model(recipe), recipe, probed * length, probed * longest, passes=passes)
 
 
 def _replay(recipe: FactoryRecipe, section: Mapping[str, Any]) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from data.config import ModelSettings, SoftTargets
+from data.config import ModelSettings, Rephrase, SoftTargets, Translate
 from factory.config import CorpusSource
 from factory.endpoints import Endpoint, Price
 from factory.estimate import _billed, _factory, _trainer, parameters, text
@@ -108,3 +108,36 @@ def test_an_endpoints_answers_cost_money_and_no_operations(recipe, change):
     )
     assert "gpt-4 bills at most" in text(change(taught, reward=None))
     assert "No API is billed" in text(recipe)
+
+
+def test_whoever_is_asked_stands_in_the_estimate(recipe, change):
+    short = {"wording": "{text}", "max_tokens": 50}
+    judge = {"use": "judge", "mode": "pairwise", "to": "answers", "wording": "{answer} {other}", "max_tokens": 20}
+    asking = change(
+        recipe,
+        models={
+            "translator": ModelSettings(path=recipe.teacher.path),
+            "second": ModelSettings(path="gpt", endpoint="e"),
+        },
+        co_teachers=["second"],
+        translate=Translate(**short, via="da"),
+        rephrase=Rephrase(wording="{answer}"),
+        components={"judged": judge, "told": {"use": "bilingual", **short}},
+        stages=["prompts", "teacher_check", "answers", "translate", "rephrase", "samples", "rewards"],
+        endpoints={"e": Endpoint(base_url="http://x/v1", prices={"gpt": Price(1e6, 2e6)})},
+    )
+    lines = {line.name: line for line in _factory(asking, 5, 10.0)}
+    answers, read = 5 * 2, 6 + 6 / 4  # of two teachers, 6 tokens each; the wording is 6 characters
+    assert lines["translate (prompts)"].tokens_out == 5 * 20  # no longer than twice the prompt
+    assert (lines["translate (answers)"].tokens_in, lines["translate (answers)"].tokens_out) == (
+        2 * answers * read,
+        120,
+    )
+    assert lines["rephrase"].tokens_out == answers * 6 and lines["rephrase (check)"].tokens_out == answers * 512
+    texts = 5 * 3 + 3 * answers  # samples; answers, translated, restated
+    assert lines["judged"].tokens_out == texts * 2 * 20 and lines["told (scores)"].tokens_out == texts * 12
+    assert (
+        lines["answers (second)"].parameters == 0 and "$110.00" in lines["answers (second)"].bill
+    )  # 50 read, 30 written
+    assert lines["teacher_check"].tokens_out > 0
+    assert not {"teacher_check", "rephrase"} & {line.name for line in _factory(recipe, 5, 10.0)}
