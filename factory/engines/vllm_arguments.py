@@ -26,7 +26,8 @@ ENVIRONMENT = {
 
 def arguments(folder: Path, model: ModelSettings, settings: VllmSettings, longest: int) -> dict[str, Any]:
     """vLLM's EngineArgs. It wants to draw a token behind every text that it scores, so that one of full length needs one more."""
-    eager = settings.enforce_eager
+    eager, cpu = settings.enforce_eager, _on_cpu()
+    batch = max(settings.max_num_batched_tokens, settings.max_num_seqs)
     return {
         "model": str(folder),
         "dtype": model.dtype,
@@ -37,10 +38,12 @@ def arguments(folder: Path, model: ModelSettings, settings: VllmSettings, longes
         "max_logprobs": -1,
         "max_model_len": longest + 1,
         "max_num_seqs": settings.max_num_seqs,
-        "max_num_batched_tokens": max(settings.max_num_batched_tokens, settings.max_num_seqs),
+        "max_num_batched_tokens": max(batch, longest + 1) if cpu else batch,
+        # vLLM 0.32 rewinds a sample's generator after each part of a prompt, which a CPU's generator cannot do
+        "enable_chunked_prefill": False if cpu else None,
         "gpu_memory_utilization": settings.gpu_memory_utilization,
         "tensor_parallel_size": settings.tensor_parallel_size,
-        "enforce_eager": _on_cpu() if eager is None else eager,
+        "enforce_eager": cpu if eager is None else eager,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
     }

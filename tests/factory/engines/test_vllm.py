@@ -43,7 +43,9 @@ def tokens(settings):
 def engine(settings, tokens):
     from factory.engines.vllm import VllmEngine
 
-    with VllmEngine(Path(settings.path), settings, {}, tokens, VllmSettings(max_num_seqs=64)) as opened:
+    with VllmEngine(
+        Path(settings.path), settings, {}, tokens, VllmSettings(max_num_seqs=64, max_num_batched_tokens=64)
+    ) as opened:
         yield opened
 
 
@@ -138,6 +140,14 @@ def test_a_sample_is_its_seeds_whatever_is_drawn_beside_it(engine, groups):
     huge = 2**64 - 1  # seeds are unsigned 64-bit numbers
     (other,) = engine.generate([GroupRequest(2, PROMPTS[2], [huge, huge], DRAWN)])
     assert other.samples[0].token_ids == other.samples[1].token_ids
+
+
+def test_more_prompts_than_a_forward_pass_has_room_for_are_drawn(engine):
+    prompts = [[5 + i, *range(20, 79)] for i in range(20)]  # 1,200 tokens, a pass holds 513
+    sampling = TokenSampling(temperature=0.7, max_tokens=2)
+    drawn = {g.group_id: g for g in engine.generate([GroupRequest(i, p, [i], sampling) for i, p in enumerate(prompts)])}
+    (alone,) = engine.generate([GroupRequest(19, prompts[19], [19], sampling)])
+    assert len(drawn) == 20 and drawn[19].samples[0].token_ids == alone.samples[0].token_ids
 
 
 def test_stop_ids_end_a_sample_and_stay_in_it(engine):
