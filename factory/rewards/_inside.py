@@ -89,9 +89,11 @@ def run_case(run: dict[str, Any]) -> dict[str, Any]:
     (asking, telling), (hearing, saying) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(telling), os.close(hearing)
+        os.close(telling)
+        os.close(hearing)
         _child(run, asking, saying)
-    os.close(asking), os.close(saying)
+    os.close(asking)
+    os.close(saying)
     signal.setitimer(signal.ITIMER_REAL, run["wall"])
     secret = secrets.token_hex(16)
     test = None if run["inputs"] else message()

@@ -189,7 +189,7 @@ def test_there_is_no_network(address: str) -> None:
 def test_a_write_outside_its_own_folder_is_stopped(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     places = (tmp_path, Path("/tmp"), Path("/usr"), Path("/"), Path("/w/.."), Path(sys.base_prefix) / "lib")
-    for outside in (place / "own.txt" for place in places):
+    for outside in (place / f"{tmp_path.parent.name}-{tmp_path.name}.txt" for place in places):
         ended = tried(f"open({str(outside)!r}, 'w').write('ð')")
         assert not ended.right, outside
         assert ("No such file" if outside.parts[1] == "tmp" else "Read-only") in (ended.why or ""), outside
