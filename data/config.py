@@ -189,8 +189,8 @@ class Rephrase:
     """The question, with the places {question}, {answer} and {language}; null: ours."""
     max_tokens: int = 512
     """Longest restatement, in the student's tokens."""
-    check: dict[str, Any] = field(default_factory=lambda: {"use": "judge", "mode": "verdict", "to": "answers"})
-    """The component whose value becomes `check_score`; what it calls `answers` is the answer that was restated."""
+    check: dict[str, Any] = field(default_factory=dict)
+    """The component whose value becomes `check_score`, {use: …}; its `answers` are the one restated; {}: the teacher's verdict."""
 
     def __post_init__(self) -> None:
         in_range("rephrase.max_tokens", self.max_tokens, 1)

@@ -12,6 +12,7 @@ from data.config import ModelSettings
 from data.writers import writer_model
 from factory.config import FactoryRecipe
 from factory.rewards import Component, component
+from factory.stages.rephrase import check_of
 from factory.stages.teacher_check import PROMPTS, TOKENS
 
 WORDING = 150  # tokens of our own wordings; a wording of the recipe's is counted by its characters
@@ -51,7 +52,7 @@ def asked(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Asked]
     if (rephrase := recipe.rephrase) is not None and "rephrase" in stages:
         longest, read = min(told, rephrase.max_tokens), length + told + _wording(rephrase.wording)
         yield Asked("rephrase", _model(recipe, rephrase.by), answers * read, answers * longest, True)
-        check = component(rephrase.check, "rephrase.check")
+        check = check_of(recipe)
         yield from _component(recipe, "rephrase (check)", check, answers, length, longest)
     if "rewards" in stages:
         made = answers * (1 + (recipe.translate is not None) + (recipe.rephrase is not None))

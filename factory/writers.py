@@ -20,12 +20,10 @@ def asked(item: Component) -> dict[str, str]:
 
 def check_writers(recipe: FactoryRecipe) -> None:
     """Refuse before any work whoever cannot be asked, and wordings that cannot be filled."""
-    from factory.stages import rephrase, translate
+    from factory.stages import translate
 
     if recipe.translate is not None:
         translate.check(recipe.translate)
-    if recipe.rephrase is not None:
-        rephrase.check_of(recipe)
     for where, name in _all(recipe).items():
         model = writer_model(recipe, name)
         if model is None:
@@ -47,11 +45,15 @@ def check_writers(recipe: FactoryRecipe) -> None:
 
 def _all(recipe: FactoryRecipe) -> dict[str, str]:
     """Setting → name of everybody who is asked in the recipe's stages."""
+    from factory.stages.rephrase import check_of
+
     stages = set(recipe.factory.stages)
     found = {f"{step}.{role}": name for step in steps(recipe) for role, name in step_writers(recipe, step).items()}
-    specs = dict(recipe.components) if {"rewards", "selections"} & stages else {}
+    items = {}
+    if {"rewards", "selections"} & stages:
+        items = {label: component(spec, label) for label, spec in recipe.components.items()}
     if recipe.rephrase is not None:
-        specs["rephrase.check"] = recipe.rephrase.check
-    for label, spec in specs.items():
-        found |= {f"{label}.{role}": name for role, name in asked(component(spec, label)).items()}
+        items["rephrase.check"] = check_of(recipe)
+    for label, item in items.items():
+        found |= {f"{label}.{role}": name for role, name in asked(item).items()}
     return found

@@ -37,6 +37,7 @@ WORDING = """Here is a question and its right answer, which may be in another la
 
 Say the answer in natural {language}, as you would say it yourself. Keep its content whole: names, numbers, every statement, and
 nothing else. Write the restated answer alone."""
+CHECK = {"use": "judge", "mode": "verdict", "to": "answers"}  # where the recipe names none
 RUBRIC = (
     "Does the answer say the same as the reference: the same facts, names and numbers, nothing left out, nothing added?"
     " The language does not matter."
@@ -83,7 +84,7 @@ def check_of(recipe: FactoryRecipe) -> Component:
         check_wording(recipe.rephrase.wording or WORDING, PLACES, {"answer"})
     except ValueError as error:
         raise Refusal(f"rephrase.wording: {error}", "rephrase.wording=null") from error
-    spec = dict(recipe.rephrase.check)
+    spec = dict(recipe.rephrase.check) or dict(CHECK)
     if spec.get("use") == "judge" and not {"rubric", "rubric_file", "wording"} & spec.keys():
         spec["rubric"] = RUBRIC
     item = component(spec, "rephrase.check")
