@@ -31,20 +31,20 @@ def measure() -> list[Figure]:
     beside = f"{len(tokens):,} tokens at temperature {TEMPERATURE}; {size}"
     return [
         Figure(
-            "vLLM float32 against the trainer float32: mean |log π − log μ| a token",
+            "vLLM float32 against the trainer float32: mean distance of log π and log μ, a token",
             exact["token"].abs().mean().item(),
             1e-3,
             "nats",
             beside=f"{len(exact['token']):,} tokens; largest {exact['token'].abs().max():.2g}",
         ),
         Figure(
-            "vLLM bfloat16 against the trainer float32: median |log π − log μ| a token",
+            "vLLM bfloat16 against the trainer float32: median distance of log π and log μ, a token",
             tokens.abs().median().item(),
             None,
             "nats",
             beside=beside,
         ),
-        Figure("… of a whole sample: median |Σ log π − Σ log μ|", half["sample"].abs().median().item(), None, "nats"),
+        Figure("… of a whole sample: median distance of the sums", half["sample"].abs().median().item(), None, "nats"),
         Figure(
             "… not rescored: tokens whose first ratio π/μ, which should be 1, is outside the clip",
             outside,
