@@ -16,8 +16,8 @@ from data.keys import hex_id
 from data.lake import Lake
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest imports by path: the folder is no package
-from conftest import DEMO_TEXT, Place  # noqa: E402
-from english_world import write  # noqa: E402
+from conftest import DEMO_TEXT, Place
+from english_world import write
 
 BC = (
     "losses.rl=0",

@@ -175,7 +175,8 @@ MUTATIONS = [
     Mutation(EXPRESSION, "least(greatest({0}, {1}), {2})", "greatest(least({0}, {1}), {2})", "clip: turned", HAND),
     Mutation(EXPRESSION, '"Sub": "-", "Mul"', '"Sub": "+", "Mul"', "expression: minus", HAND),
     Mutation(EXPRESSION, 'ORDER BY {x} NULLS LAST', 'ORDER BY {x} DESC NULLS LAST', "rank_group in SQL: turned", WINDOWS),
-    Mutation(EXPRESSION, "ln((rank() OVER r - 1 + count(*) OVER t)", "ln((rank() OVER r - 1)", "log quantile in SQL: strictly lower", WINDOWS),
+    Mutation(EXPRESSION, "ln((rank() OVER r - 1 + count(*) OVER t)", "ln((rank() OVER r - 1)",
+             "log quantile in SQL: strictly lower", WINDOWS),
     # best-of-N distillation
     Mutation(SEGMENTS, "np.divide(less + equal, count", "np.divide(less, count", "log quantile: strictly lower", BOND),
     Mutation(SEGMENTS, "return np.log(share)", "return share", "log quantile: the quantile itself", BOND),
