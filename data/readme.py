@@ -53,13 +53,14 @@ to 15 mantissa bits.
 
 ## On object storage
 
-`lake=s3://bucket/prefix` (`--lake` here) is the same lake: the same files and manifests, parts with sixteen digits of their sha256 in
-their names. Endpoint, region and credentials come from the environment (`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`, …) and
-are written nowhere. The storage must know conditional put (`If-None-Match`): of two writers of one slice the first one's manifest
-stands. Files are fetched as a query or a run needs them, compared with their sha256, and kept in `GRPO_KD_CACHE` (else the user's
-cache folder), which may be removed whenever nothing runs and no call of an API was killed. `push` and `pull` copy a lake, or some
-slices with what they were made from, between folders and storage. `gc` removes what no manifest names; there, only from slices that
-nobody wrote to for a day. Multipart uploads that a kill left open are invisible but billed: let the bucket expire them.
+`lake=s3://bucket/prefix` (`--lake` here) is the same lake: the same files and manifests, parts with sixteen digits of their
+sha256 in their names. Endpoint, region and credentials come from the environment (`AWS_ENDPOINT_URL`, `AWS_REGION`,
+`AWS_ACCESS_KEY_ID`, …) and are written nowhere. The storage must know conditional put (`If-None-Match`): of two writers of one
+slice the first one's manifest stands. Files are fetched as a query or a run needs them, compared with their sha256, and kept in
+`GRPO_KD_CACHE` (else the user's cache folder), which may be removed whenever nothing runs and no call of an API was killed.
+`push` and `pull` copy a lake, or some slices with what they were made from, between folders and storage. `gc` removes what no
+manifest names; there, only from slices that nobody wrote to for a day. Multipart uploads that a kill left open are invisible
+but billed: let the bucket expire them.
 
 ## What SQL may do here
 
