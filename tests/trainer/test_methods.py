@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data.config import ModelSettings
+from data.config import ModelSettings, model_settings
 from data.lake import Key
 from data.pool import Pool, scores_key, soft_targets_key
 from trainer.loop import train
@@ -58,7 +57,11 @@ def taught(made: Any, publish_rows: Any) -> Any:
         ("weights", "tokenizer", "chat_template", "dtype", "head_dtype"), "x"
     )
     publish_rows(
-        made.lake, "models", Key({"model": asdict(teacher)}, (), {"model": "teacher"}, ("teacher",)), [[row]], "t"
+        made.lake,
+        "models",
+        Key({"model": model_settings(teacher)}, (), {"model": "teacher"}, ("teacher",)),
+        [[row]],
+        "t",
     )
     random, shards = np.random.default_rng(0), []
     for shard in range(len(samples.shards)):

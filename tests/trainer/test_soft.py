@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
 
-from data.config import ModelSettings
+from data.config import ModelSettings, model_settings
 from data.lake import Key
 from data.manifest import Slice
 from data.pool import soft_targets_key
@@ -36,7 +35,13 @@ def soften(
     """Targets of 1 + t % 3 ids at token t of each answer, in another order than the answers."""
     model = {"model_id": "id-t", "name": "teacher", "weights": "w", "tokenizer": "t", "chat_template": "c"}
     model |= {"dtype": "float32", "head_dtype": "float32"}
-    publish(made.lake, "models", Key({"model": asdict(TEACHER)}, (), {"model": "id-t"}, ("t",)), [[model]], "teacher")
+    publish(
+        made.lake,
+        "models",
+        Key({"model": model_settings(TEACHER)}, (), {"model": "id-t"}, ("t",)),
+        [[model]],
+        "teacher",
+    )
     base, random = made.lake.slices("answer_tokens")[0], np.random.default_rng(0)
     shards = []
     for index in range(2):
