@@ -174,9 +174,9 @@ def test_a_lake_that_is_nowhere_or_a_file(refuses, line, lake):
     ("file, trainer", None, "trainer lake=prompts.jsonl", "no prompts of prompts.jsonl"),
     ("below a file", None, "factory lake=prompts.jsonl/lake", "could not be written: Not a directory"),
     ("nowhere, trainer", None, "trainer lake=nowhere", "no prompts of prompts.jsonl", "lake=nowhere"),
-    ("URL, factory", None, "factory lake=s3://bucket/lake", "s3://bucket/lake is a URL"),
-    ("URL, trainer", None, "trainer lake=s3://bucket/lake", "s3://bucket/lake is a URL"),
-    ("URL, data", None, "data tables --lake s3://bucket/lake", "s3://bucket/lake is a URL"),
+    ("URL, factory", None, "factory lake=gs://bucket/lake", "gs://bucket/lake is no address of a lake"),
+    ("URL, trainer", None, "trainer lake=gs://bucket/lake", "gs://bucket/lake is no address of a lake"),
+    ("URL, data", None, "data tables --lake gs://bucket/lake", "gs://bucket/lake is no address of a lake"),
 )
 def test_a_lake_that_no_command_can_use(refuses, place, broken, line, says):
     refuses(line, *says)
