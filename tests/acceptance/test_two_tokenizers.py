@@ -14,8 +14,8 @@ import torch
 
 from trainer.__main__ import COMMAND
 
-HERE = Path(__file__).resolve().parent
-sys.path += [str(HERE), str(HERE.parent / "factory")]
+sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1] / "factory"))
 
 from conftest import Place
 from families import END, family
