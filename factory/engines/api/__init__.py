@@ -6,6 +6,7 @@ Refuses models without an endpoint. Imports openai only when a first endpoint is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ from factory.endpoints import Endpoint, Limit
 from factory.engines import Answer, ChatRequest
 from factory.engines.api.budget import Budget
 from factory.engines.api.client import Client
-from factory.engines.api.ledger import Ledger, ledger_key
+from factory.engines.api.ledger import SECONDS, Ledger, ledger_key
 
 T = TypeVar("T")
 SEED_RANGE = 2**31  # servers read a seed as a signed integer, some of 32 bits
@@ -37,6 +38,13 @@ class Apis:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="apis", daemon=True)
         self._thread.start()
+        self.loop.call_soon_threadsafe(self._send)
+
+    def _send(self) -> None:
+        """What was paid for goes to the lake even while nothing new comes. Where it fails, the next write or `close` says so."""
+        with contextlib.suppress(Refusal):
+            self.ledger.send()
+        self.loop.call_later(SECONDS, self._send)
 
     def engine(self, model: ModelSettings, stage: str) -> ApiEngine:
         """The engine that answers for a model; `stage` is what its costs are booked under."""
@@ -65,13 +73,15 @@ class Apis:
         return f"{self.bought:,} answers bought, {self.found:,} found in the ledger; recipe {self.recipe} has spent {spent}"
 
     def close(self) -> None:
-        """Close connections, fold the ledger and let it go."""
-        for client in self._clients.values():
-            self.run(client.close())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
-        self.ledger.close()
+        """Close connections, fold the ledger and let it go, the latter whatever a connection says."""
+        try:
+            for client in self._clients.values():
+                self.run(client.close())
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join()
+            self.loop.close()
+        finally:
+            self.ledger.close()
 
 
 class ApiEngine:
@@ -111,7 +121,7 @@ class ApiEngine:
                     if stop.is_set():
                         return
                     found.put(await self._one(request, candidate, stop))
-            except BaseException:
+            except BaseException:  # a cancelled worker too: the others must not go on buying
                 stop.set()
                 raise
 

@@ -2,7 +2,9 @@
 
 An answer is a line of `ledger/CALL.jsonl`, on disk (fsync) before anybody sees it. Full files, and at the end the last one, become
 `ledger/journal/CALL.parquet`, and their sums rows of `costs`. A process that was killed leaves its lines; the next one folds them,
-without the last where it is torn. Reads and writes these; refuses a second writer."""
+without the last where it is torn. Where the lake is on object storage the lines lie on this machine, so they are sent there as well
+while the file grows: a machine that is lost takes at most SENT answers, and none that is older than SECONDS. Reads and writes
+these; refuses a second writer."""
 
 from __future__ import annotations
 
@@ -27,6 +29,8 @@ from data.storage import disk_refusal
 from factory.engines import ChatRequest
 
 FOLD = 4096  # answers in a file of lines before it becomes Parquet: what a start after a kill reads at most
+SENT = 128  # answers on this machine alone, at most, where the lake is elsewhere; beside those in flight
+SECONDS = 10.0  # and for how long; each time the whole file is sent again, under the same name
 KEPT = 16  # row groups kept in memory: a rerun asks in about the order of the first call
 DRAWN = ("temperature", "top_p", "top_k", "max_tokens", "repetition_penalty")
 
@@ -50,6 +54,8 @@ class Ledger:
         self._lines: dict[str, dict[str, Any]] = {}
         self._file: TextIO | None = None
         self._path: Path | None = None
+        self._unsent = 0
+        self._sent: Path | None = None
         self._groups: OrderedDict[tuple[Path, int], list[dict[str, Any]]] = OrderedDict()
         self._places: dict[str, tuple[Path, int, int]] = {}
         self._sums: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
@@ -60,7 +66,9 @@ class Ledger:
                 _fold(lake, path, list(_whole_lines(path)))
             for path in journal_files(lake, LEDGER.name):
                 self._index(path)
-        except BaseException:
+        except (
+            BaseException
+        ):  # whatever it is, an interrupt too: nobody has this object, so nobody else could let the lock go
             self._lock.release()
             raise
 
@@ -135,8 +143,20 @@ class Ledger:
             raise disk_refusal(error, f"{LEDGER.name} {self._path}") from error
         self._lines[row["key"]] = row
         self._count(row)
+        self._unsent += 1
         if len(self._lines) >= FOLD:
             self.fold()
+        elif self._unsent >= SENT:
+            self.send()
+
+    def send(self) -> None:
+        """Where the lake is elsewhere: have there what was written since the last time. Called every SECONDS, and by `write`."""
+        if self.lake.remote is None or self._path is None or not self._unsent:
+            return
+        before, self._sent = self._sent, _append(self.lake, self._path.stem, list(self._lines.values()))
+        self._unsent = 0
+        if before is not None:
+            before.unlink(missing_ok=True)  # the copy of an older version, which nobody asks for any more
 
     def _open(self) -> None:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S-%f")
@@ -155,7 +175,7 @@ class Ledger:
             return
         self._file.close()
         self._index_folded(_fold(self.lake, self._path, list(self._lines.values())))
-        self._file, self._lines = None, {}
+        self._file, self._lines, self._unsent, self._sent = None, {}, 0, None
 
     def _index_folded(self, path: Path) -> None:
         with pq.ParquetFile(path) as file:
@@ -188,14 +208,17 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _fold(lake: Lake, path: Path, rows: list[dict[str, Any]]) -> Path:
     """Lines to Parquet, then away with them. Names follow from the file's, so that a kill in between does no harm."""
-    typed = [{**row, "created_at": datetime.fromisoformat(row["created_at"])} for row in rows]
-    if rows:
-        lake.append(
-            COSTS.name, pa.Table.from_pylist(_costs(path.stem, typed), schema=COSTS.schema), f"ledger-{path.stem}"
-        )
-    made = lake.append(LEDGER.name, pa.Table.from_pylist(typed, schema=LEDGER.schema), path.stem)
+    made = _append(lake, path.stem, rows)
     path.unlink()
     return made
+
+
+def _append(lake: Lake, call: str, rows: list[dict[str, Any]]) -> Path:
+    """A call's lines so far, and what they cost, in place of what stood under its name."""
+    typed = [{**row, "created_at": datetime.fromisoformat(row["created_at"])} for row in rows]
+    if rows:
+        lake.append(COSTS.name, pa.Table.from_pylist(_costs(call, typed), schema=COSTS.schema), f"ledger-{call}")
+    return lake.append(LEDGER.name, pa.Table.from_pylist(typed, schema=LEDGER.schema), call)
 
 
 def _costs(call: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 Every request is a line of LOG before it is answered, every answer one after it was sent. A message's first word says what goes
 wrong: `429:2` twice status 429 with Retry-After, then an answer; `hang:1`, `cut:1`, `500:1`, `503date:1`, `junk:1`, `empty:1`,
-`other:1`, `filter`, `filter400`, `refuse`, `null`, `401`, `403`, `404`, `quota`, `echo` (the key in the answer), `slow:0.2`."""
+`other:1`, `filter`, `filter400`, `refuse`, `null`, `401`, `403`, `404`, `quota`, `echo` (the key in the answer), `slow:0.2`.
+A judge's: `score:4` and `verdict:yes` end in that line; any other word in none."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from typing import Any
 LOCK = threading.Lock()
 SEEN: Counter[str] = Counter()
 LOG: Any = None
-PERSISTENT = ("401", "403", "404", "quota", "filter", "filter400", "refuse", "null", "echo", "dear")
+PERSISTENT = ("401", "403", "404", "quota", "filter", "filter400", "refuse", "null", "echo", "dear", "score", "verdict")
 
 
 def note(**event: Any) -> None:
@@ -100,6 +101,12 @@ class Handler(BaseHTTPRequestHandler):
         read = sum(len(m["content"].encode()) + 8 for m in body["messages"]) + 64
         self.answer(body, "dear", usage={"prompt_tokens": read, "completion_tokens": body["max_tokens"]})
 
+    def fail_score(self, body: dict[str, Any]) -> None:
+        self.answer(body, f"It is like that.\nScore: {_value(body)}")
+
+    def fail_verdict(self, body: dict[str, Any]) -> None:
+        self.answer(body, f"It is like that.\nVerdict: {_value(body)}")
+
     def fail_429(self, _: Any) -> None:
         self.error(429, "slow down", retry_after="1")
 
@@ -169,6 +176,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def fail_echo(self, body: Any) -> None:
         self.answer(body, f"your key is {self.headers['authorization']}")
+
+
+def _value(body: dict[str, Any]) -> str:
+    """What stands behind the colon of a message's first word."""
+    return str(body["messages"][-1]["content"]).split()[0].partition(":")[2]
 
 
 if __name__ == "__main__":

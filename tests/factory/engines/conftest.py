@@ -1,8 +1,9 @@
-"""A real server that fails on purpose, in a process of its own, and engines that ask it."""
+"""A real server that fails on purpose, in a process of its own; engines that ask it, and commands over a recipe that names it."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from data.lake import Lake
 from factory.endpoints import Endpoint, Limit, Price
 from factory.engines import ChatRequest, TokenSampling
 from factory.engines.api import Apis
+
+ROOT = Path(__file__).parents[3]
+CANARY = "sk-canary-7f3a9d"  # the key in the environment of every command: it may be found nowhere
 
 
 @dataclass
@@ -55,12 +59,12 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def open_apis(server: Server, tmp_path: Path) -> Iterator[Callable[..., Apis]]:
-    """`open_apis(budget=…, timeout=…)`: the endpoint `e` of the server over the test's lake; closed by the test or at its end."""
+    """`open_apis(budget=…, timeout=…)`: the endpoint `e` of the server over the test's lake or another; closed at the end."""
     opened: list[Apis] = []
 
-    def go(budget: Any = None, recipe: str = "r", **settings: Any) -> Apis:
+    def go(budget: Any = None, recipe: str = "r", lake: str = str(tmp_path / "lake"), **settings: Any) -> Apis:
         fields = {"base_url": server.url, "timeout": 1.0, "prices": {"tiny": Price(1000, 2000)}} | settings
-        apis = Apis(Lake.open(tmp_path / "lake"), recipe, {"e": Endpoint(**fields)}, Limit.read(budget))
+        apis = Apis(Lake.open(lake), recipe, {"e": Endpoint(**fields)}, Limit.read(budget))
         opened.append(apis)
         return apis
 
@@ -88,3 +92,76 @@ def ask() -> Callable[..., dict[tuple[int, int], Any]]:
         return {(answer.request_id, answer.candidate): answer for answer in found}
 
     return go
+
+
+@pytest.fixture
+def write_recipe(server: Server, tmp_path: Path, tiny_model: Callable[..., str]) -> Callable[..., None]:
+    """`write_recipe("kill", [{"messages": …}], components=…)`: a recipe with the teacher `tiny` at the endpoint `e`, the server."""
+    from omegaconf import OmegaConf
+
+    def write(name: str, rows: list[dict[str, Any]], factory: dict[str, Any] | None = None, **values: Any) -> None:
+        prompts = tmp_path / f"{name}.jsonl"
+        prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        prices = {"tiny": {"input": 1000, "output": 2000}, "critic": {"input": 500, "output": 1000}}
+        endpoint = {"base_url": server.url, "api_key_env": "THE_KEY", "concurrency": 4, "prices": prices}
+        recipe = {
+            "name": name,
+            "runs": str(tmp_path / "runs"),
+            "prompts": {"path": str(prompts)},
+            "student": {"path": tiny_model("llama")},
+            "teacher": {"path": "tiny", "endpoint": "e"},
+            "answers": {"max_tokens": 8, "temperature": 1},
+            "sampling": {"n": 2, "max_tokens": 4},
+            "components": {"chrf": {"use": "similarity", "metric": "chrf", "to": "references"}},
+            "reward": "chrf",
+            **values,
+            "factory": {"shard_groups": 16, "endpoints": {"e": endpoint}, **(factory or {})},
+        }
+        folder = tmp_path / "conf" / "recipe"
+        folder.mkdir(parents=True, exist_ok=True)
+        text = OmegaConf.to_yaml(OmegaConf.create(recipe))
+        (folder / f"{name}.yaml").write_text(f"# @package _global_\n{text}", encoding="utf-8")
+
+    return write
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """`start("factory", "recipe=kill", …)`: the command as a process, with the key in its environment."""
+
+    def go(module: str, *words: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *words, "--config-dir", str(tmp_path / "conf")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "THE_KEY": CANARY, "OMP_NUM_THREADS": "1", **environment},
+        )
+
+    return go
+
+
+@pytest.fixture
+def ended() -> Callable[..., str]:
+    """`ended(process, code=0)`: what it printed, once it ended with that code; the key is never in it."""
+
+    def wait(process: subprocess.Popen[str], code: int = 0) -> str:
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == code, err
+        assert CANARY not in out + err
+        return out + err
+
+    return wait
+
+
+@pytest.fixture
+def with_key(server: Server, tmp_path: Path) -> Callable[..., list[Path]]:
+    """`with_key(folder, …)`: the files under the test's folder, and under these, that hold the key in any form."""
+
+    def search(*folders: Path) -> list[Path]:
+        files = [path for folder in (tmp_path, *folders) for path in folder.rglob("*") if path.is_file()]
+        assert files
+        return [path for path in files if path != server.log and CANARY.encode() in path.read_bytes()]
+
+    return search

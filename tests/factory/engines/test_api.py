@@ -14,6 +14,7 @@ from data.refusal import Refusal
 from factory.endpoints import Endpoint, Limit, Price, check_endpoints
 from factory.engines.api.limits import limiter, retry_after, waiting
 from factory.engines.api.reply import read_reply
+from factory.stages import check
 
 CANARY = "sk-canary-7f3a9d"
 
@@ -267,7 +268,11 @@ def test_what_an_endpoint_cannot_give_is_refused_when_composed(recipe, change, v
         check_endpoints(composed)
 
 
-def test_a_recipe_without_token_scores_composes_with_an_endpoint(recipe, change):
+def test_token_scores_alone_keep_a_recipe_from_an_endpoint(recipe, change):
     components = {"chrf": {"use": "similarity", "metric": "chrf"}}
     stages = ["prompts", "answers", "samples", "scores", "rewards", "selections"]
-    check_endpoints(with_endpoint(change, recipe, components=components, reward="chrf", stages=stages, budget=5))
+    composed = with_endpoint(change, recipe, components=components, reward="chrf", stages=stages, budget=5)
+    check(composed)  # nothing of it is refused, and with one component more it is
+    more = change(composed, components={**components, "loglik": {"use": "teacher_loglik"}})
+    with pytest.raises(Refusal, match="component loglik wants token scores"):
+        check(more)

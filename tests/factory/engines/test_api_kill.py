@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -21,55 +20,27 @@ from data.verify import verify
 
 pytestmark = pytest.mark.slow
 KILLS, PROMPTS, CONCURRENCY = 10, 90, 4
-CANARY = "sk-canary-7f3a9d"
-RECIPE = """# @package _global_
-name: kill
-prompts: {{path: {folder}/prompts.jsonl}}
-student: {{path: {student}}}
-teacher: {{path: tiny, endpoint: e}}
-answers: {{max_tokens: 8, temperature: 1}}
-sampling: {{n: 2, max_tokens: 4}}
-components: {{chrf: {{use: similarity, metric: chrf, to: references}}}}
-reward: chrf
-factory:
-  shard_groups: 16
-  endpoints:
-    e: {{base_url: "{url}", api_key_env: THE_KEY, concurrency: {concurrency}, prices: {{tiny: {{input: 1000, output: 2000}}}}}}
-"""
 
 
 @pytest.fixture
-def start(server, tmp_path: Path, tiny_model: Callable[..., str]) -> Callable[..., subprocess.Popen[str]]:
-    """`start("lake", "budget=1")`: a process that asks for prompts and answers."""
+def ask(
+    write_recipe: Callable[..., None], start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> Callable[..., Any]:
+    """`ask("lake", "budget=1")`: a process that asks for prompts and answers."""
     words = ["slow:0.05"] * PROMPTS
     words[5], words[11], words[23] = "refuse", "429:1", "filter"
-    rows = [
-        {"messages": f"{w} hvat eitur nummar {i} ?", "references": [f"{i}"], "split": "train"}
-        for i, w in enumerate(words)
-    ]
-    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
-    (tmp_path / "conf" / "recipe").mkdir(parents=True)
-    fields = {"folder": tmp_path, "student": tiny_model("llama"), "url": server.url, "concurrency": CONCURRENCY}
-    (tmp_path / "conf" / "recipe" / "kill.yaml").write_text(RECIPE.format(**fields), encoding="utf-8")
+    write_recipe(
+        "kill",
+        [
+            {"messages": f"{w} hvat eitur nummar {i} ?", "references": [f"{i}"], "split": "train"}
+            for i, w in enumerate(words)
+        ],
+    )
 
     def go(lake: str, *overrides: str, stages: str = "prompts,answers") -> subprocess.Popen[str]:
-        shown = [f"lake={tmp_path / lake}", f"stages=[{stages}]", *overrides, "--config-dir", str(tmp_path / "conf")]
-        return subprocess.Popen(
-            [sys.executable, "-m", "factory", "recipe=kill", *shown],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "THE_KEY": CANARY},
-        )
+        return start("factory", "recipe=kill", f"lake={tmp_path / lake}", f"stages=[{stages}]", *overrides)
 
     return go
-
-
-def ended(process: subprocess.Popen[str], code: int = 0) -> str:
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == code, err
-    assert CANARY not in out + err
-    return out + err
 
 
 def kept(lake: Path) -> set[str]:
@@ -99,14 +70,14 @@ def killed(process: subprocess.Popen[str], server, more: int, delay: float) -> N
     time.sleep(0.3)  # the server finishes what was in flight
 
 
-def test_ten_kills_ask_no_answer_again_that_was_kept(server, start, tmp_path, capsys):
+def test_ten_kills_ask_no_answer_again_that_was_kept(server, ask, ended, tmp_path, capsys):
     drawn, lake = random.Random(7), tmp_path / "lake"
     begun, kept_then = [0], [set()]
     for _ in range(KILLS):
-        killed(start("lake"), server, drawn.randint(1, 10), drawn.uniform(0, 0.12))
+        killed(ask("lake"), server, drawn.randint(1, 10), drawn.uniform(0, 0.12))
         begun.append(len(server.events("asked")))
         kept_then.append(kept(lake))
-    ended(start("lake"))
+    ended(ask("lake"))
     asked = [event["text"] for event in server.events("asked")]
     text_of = {row["key"]: row["asked"] for row in ledger_rows(lake)}
     calls = [asked[a:b] for a, b in zip(begun, [*begun[1:], len(asked)], strict=True)]
@@ -124,7 +95,7 @@ def test_ten_kills_ask_no_answer_again_that_was_kept(server, start, tmp_path, ca
     assert max(repeated) <= CONCURRENCY and sum(repeated) > 0
     assert len(text_of) == PROMPTS and len(kept_then[-1]) > 20
     undisturbed = tmp_path / "undisturbed"
-    ended(start("undisturbed"))
+    ended(ask("undisturbed"))
     assert answer_files(lake) == answer_files(undisturbed) and answer_files(lake)
     assert verify(Lake.open(lake)).faults == []
     check_bill(lake)
@@ -157,20 +128,20 @@ def check_bill(lake: Path) -> None:
     assert sums["tokens"] == sums["billed"] > 0
 
 
-def test_the_budget_stops_the_command_and_a_larger_one_goes_on(server, start, tmp_path):
-    stopped = ended(start("lake", "budget=0.9"), code=2)
+def test_the_budget_stops_the_command_and_a_larger_one_goes_on(server, ask, ended, tmp_path):
+    stopped = ended(ask("lake", "budget=0.9"), code=2)
     assert "error: the budget ends here, $0.9" in stopped and "next: the same command with budget=" in stopped
     first, lake = len(server.events("asked")), Lake.open(tmp_path / "lake")
     assert 5 < first < PROMPTS
     assert lake.sql("SELECT sum(price) AS money FROM ledger").to_pylist()[0]["money"] <= 0.9
     assert verify(lake).faults == []
-    told = ended(start("lake", "budget=90"))
+    told = ended(ask("lake", "budget=90"))
     assert f"{PROMPTS + 1 - first} answers bought" in told or f"{PROMPTS - first} answers bought" in told
     check_bill(tmp_path / "lake")
 
 
-def test_refusals_are_no_answers_all_the_way_and_the_key_is_nowhere(start, tmp_path):
-    told = ended(start("lake", stages="prompts,answers,samples,scores,rewards,selections"))
+def test_refusals_are_no_answers_all_the_way_and_the_key_is_nowhere(ask, ended, with_key, tmp_path):
+    told = ended(ask("lake", stages="prompts,answers,samples,scores,rewards,selections"))
     assert f"no answer for 2 of {PROMPTS} (1 " in told and "scores: tiny answers behind an endpoint" in told
     lake = Lake.open(tmp_path / "lake")
     rows = lake.sql(
@@ -184,5 +155,4 @@ def test_refusals_are_no_answers_all_the_way_and_the_key_is_nowhere(start, tmp_p
     assert chosen.to_pylist() == [{"n": 0}]
     model = lake.sql("SELECT name, weights, tokenizer FROM models WHERE name = 'tiny'").to_pylist()
     assert model == [{"name": "tiny", "weights": None, "tokenizer": None}]
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert not [path for path in files if CANARY.encode() in path.read_bytes()]
+    assert with_key() == []
