@@ -82,8 +82,8 @@ class Queue:
             for request in incoming:
                 self.engine.add_request(*request)
             outputs = self.engine.step()
-        except BaseException:
-            self._closed = True  # what the engine holds is unknown: nobody may wait for it
+        except BaseException:  # an interrupt too: what the engine holds is unknown, so nobody may wait for it
+            self._closed = True
             raise
         finally:
             self._turn.acquire()

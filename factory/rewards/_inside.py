@@ -152,9 +152,10 @@ def _child(run: dict[str, Any], asking: int, saying: int) -> None:
         if test is not None:
             exec(compile(test, "test", "exec"), names)
         os.write(saying, secret.encode())
-    except BaseException as error:
+    except BaseException as error:  # whatever the program raises is its result, SystemExit and KeyboardInterrupt too
         os.write(saying, f"{type(error).__name__}: {error}".encode(errors="replace")[:400])
-    os._exit(0)
+    finally:
+        os._exit(0)  # an exception whose text cannot be had must not carry the child back into the first process's code
 
 
 def main() -> None:

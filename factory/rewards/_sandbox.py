@@ -103,7 +103,7 @@ def _answered(messages: Iterable[Any], timeout: float) -> list[str]:
         out, error = process.communicate(sent, timeout)
     except subprocess.TimeoutExpired:
         out, error = _killed(process)
-    except BaseException:
+    except BaseException:  # an interrupt above all: the program is in a session of its own, and would outlive us
         _killed(process)
         raise
     lines = out.decode().splitlines()
