@@ -66,7 +66,7 @@ def text(recipe: FactoryRecipe) -> str:
     """The estimate as a table."""
     from factory.stages.prompts import read_prompts
 
-    rows, _ = read_prompts(recipe)
+    rows = [prompt for prompt, first in read_prompts(recipe) if first]
     train = [row for row in rows if row["split"] == "train"]
     if not train:
         raise Refusal(f"{recipe.prompts.path} has no train prompts", "prompts.held_out=0.1")

@@ -1,19 +1,23 @@
 """Rows of a source: a file (.jsonl, .json, .parquet, .csv) or a data set of the hub.
 
-Files are read as they are, so that a wrong line is named by its number; hub data sets come through the library `datasets`.
-Refuses a missing file, a broken line, an empty source and a column that is not there."""
+Files are read as they are, so that a wrong line is named by its number; hub data sets come through the library `datasets`. Rows
+are read anew each time they are gone through, and few are held at once; a .json list and a .csv table are held whole. Refuses a
+missing file, a broken line, an empty source and a column that is not there."""
 
 from __future__ import annotations
 
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from data.refusal import Refusal, nearest
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
+BATCH = 1024  # rows of a table that are objects of Python at once
 
 
 class Source(Protocol):
@@ -32,17 +36,36 @@ def is_file(path: str) -> bool:
     return Path(path).suffix in SUFFIXES
 
 
-def read_rows(source: Source, what: str, limit: int | None = None) -> list[dict[str, Any]]:
-    """The source's rows in order, as dicts. `what` names the recipe's key in refusals."""
-    if not source.path:
-        raise Refusal(f"{what}: the path is empty", f"{what}.path=FILE")
-    if is_file(source.path) and source.split != "train":
-        raise Refusal(f"{what}: {source.path} is a file and has no split {source.split!r}", f"{what}.split=train")
-    rows = _file_rows(source.path, what) if is_file(source.path) else _hub_rows(source, what)
-    found = list(itertools.islice(rows, limit))
-    if not found:
-        raise Refusal(f"{what}: {source.path} has no rows", f"{what}.path=FILE")
-    return found
+class Rows:
+    """A source's rows in order, as dicts. `what` names the recipe's key in refusals; `limit`: only the first so many."""
+
+    def __init__(self, source: Source, what: str, limit: int | None = None):
+        if not source.path:
+            raise Refusal(f"{what}: the path is empty", f"{what}.path=FILE")
+        if is_file(source.path) and source.split != "train":
+            raise Refusal(f"{what}: {source.path} is a file and has no split {source.split!r}", f"{what}.split=train")
+        self.source, self.what, self.limit = source, what, limit
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return itertools.islice(self._rows, self.limit)
+
+    @cached_property
+    def _rows(self) -> Iterable[dict[str, Any]]:
+        path = self.source.path
+        return _file_rows(path, self.what) if is_file(path) else _hub_rows(self.source, self.what)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The columns, in order of their first appearance. Objects of JSON need not be alike, so all of them are read."""
+        alike = Path(self.source.path).suffix not in (".json", ".jsonl")
+        found: dict[str, None] = {}
+        some = False
+        for row in itertools.islice(self, 1 if alike else None):
+            some = True
+            found |= dict.fromkeys(row)
+        if not some:
+            raise Refusal(f"{self.what}: {self.source.path} has no rows", f"{self.what}.path=FILE")
+        return list(found)
 
 
 def _file_rows(path: str, what: str) -> Iterable[dict[str, Any]]:
@@ -51,18 +74,22 @@ def _file_rows(path: str, what: str) -> Iterable[dict[str, Any]]:
         siblings = [p.name for p in file.parent.glob(f"*{file.suffix}") if p.is_file()] if file.parent.is_dir() else []
         hint = f": {nearest(file.name, siblings)}" if siblings else ""
         raise Refusal(f"{what}: there is no file {path}{hint}", f"{what}.path=FILE")
-    if file.suffix == ".jsonl":
-        return _json_lines(file)
     if file.suffix == ".json":
         return _json_list(file)
-    return _table_rows(file)
+    return _Lines(file) if file.suffix == ".jsonl" else _Batches(file)
 
 
-def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield _row(line, f"{file} line {number}")
+@dataclass(frozen=True)
+class _Lines:
+    """The rows of a .jsonl file."""
+
+    file: Path
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with self.file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _row(line, f"{self.file} line {number}")
 
 
 def _json_list(file: Path) -> list[dict[str, Any]]:
@@ -93,16 +120,30 @@ def _row(content: bytes, where: str) -> dict[str, Any]:
     return row
 
 
-def _table_rows(file: Path) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
+@dataclass(frozen=True)
+class _Batches:
+    """The rows of a .parquet or .csv file."""
 
-    try:
-        table = pyarrow.csv.read_csv(file) if file.suffix == ".csv" else pyarrow.parquet.read_table(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise Refusal(f"{file} cannot be read: {str(error).splitlines()[0]}", "give another file") from error
-    return table.to_pylist()
+    file: Path
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        import pyarrow as pa
+
+        try:
+            for batch in self._batches():
+                yield from batch.to_pylist()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise Refusal(f"{self.file} cannot be read: {str(error).splitlines()[0]}", "give another file") from error
+
+    def _batches(self) -> Iterator[Any]:
+        import pyarrow.csv
+        import pyarrow.parquet
+
+        if self.file.suffix == ".csv":
+            yield from pyarrow.csv.read_csv(self.file).to_batches(BATCH)
+            return
+        with pyarrow.parquet.ParquetFile(self.file) as file:
+            yield from file.iter_batches(BATCH)
 
 
 def _hub_rows(source: Source, what: str) -> Iterable[dict[str, Any]]:
@@ -117,11 +158,8 @@ def _hub_rows(source: Source, what: str) -> Iterable[dict[str, Any]]:
         ) from error
 
 
-def mapped(
-    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], known: Sequence[str], what: str
-) -> dict[str, str]:
-    """Our column → the source's, for the columns that the source has. Refuses names that neither side knows."""
-    there = list(dict.fromkeys(key for row in rows for key in row))
+def mapped(there: Sequence[str], columns: Mapping[str, str], known: Sequence[str], what: str) -> dict[str, str]:
+    """Our column → the source's, for the columns that are there. Refuses names that neither side knows."""
     for ours, theirs in columns.items():
         if ours not in known:
             raise Refusal(

@@ -22,7 +22,7 @@ from data.pool import find_prompts, prompts_settings
 from data.refusal import Refusal
 from factory.config import CorpusSource
 from factory.context import Context, Work
-from factory.sources import mapped, read_rows
+from factory.sources import Rows, mapped
 from factory.stages.prompts import split_of
 
 GRAM = 13  # words; Brown et al. 2020 (arXiv 2005.14165, appendix C) use 8 to 13 by data set
@@ -79,12 +79,12 @@ def _publish(context: Context, name: str, source: CorpusSource, held_out: set[Gr
 def read_documents(name: str, source: CorpusSource, held_out: set[Gram]) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Rows of `corpus` without token ids, and how many were dropped, by reason."""
     what = f"corpus.{name}"
-    raw = read_rows(source, what, source.limit)
-    columns = mapped(raw, source.columns, KNOWN, what)
+    raw = Rows(source, what, source.limit)
+    columns = mapped(raw.names, source.columns, KNOWN, what)
     if "text" not in columns:
-        there = list(dict.fromkeys(key for row in raw for key in row))
         raise Refusal(
-            f"{what}: no column holds the text; there are: {', '.join(there)}", f"{what}.columns={{text: {there[0]}}}"
+            f"{what}: no column holds the text; there are: {', '.join(raw.names)}",
+            f"{what}.columns={{text: {raw.names[0]}}}",
         )
     found: dict[int, dict[str, Any]] = {}
     notes = {"duplicates": 0, "contaminated": 0, "empty": 0}

@@ -1,8 +1,13 @@
-"""Rows of an import under the prompts they belong to: one completion each, with what the source knows of it."""
+"""Rows of an import under the prompts they belong to: one completion each, with what the source knows of it.
+
+Reads the source once, in its own order, and puts the completions aside by shard (spool.py): one shard is in memory at a time,
+beside a number for each prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +16,8 @@ from data.manifest import Slice
 from data.refusal import Refusal
 from factory.config import ImportSource
 from factory.context import Context
-from factory.sources import messages_of, read_rows
+from factory.sources import Rows, messages_of
+from factory.spool import Spool
 from factory.stages.samples import MOST
 
 COLUMNS = ("messages", "completion", "token_ids", "logprobs", "finish_reason")
@@ -30,62 +36,100 @@ class Imported:
     rewards: dict[str, float | None] = field(default_factory=dict)
 
 
-def by_prompt(context: Context, prompts: Slice, name: str, source: ImportSource) -> list[dict[int, list[Imported]]]:
-    """For each shard of the prompts: prompt_id → its completions, prompts in the shard's order, completions in the source's.
+@dataclass
+class Completions:
+    """The completions that are imported, by shard of the prompts."""
+
+    context: Context
+    prompts: Slice
+    spool: Spool
+    per_prompt: Counter[int] = field(default_factory=Counter)
+    """prompt_id → how many are imported."""
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self.per_prompt.total()
+
+    def shards(self) -> Iterator[dict[int, list[Imported]]]:
+        """`shard` of every shard, in order."""
+        return (self.shard(index) for index in range(len(self.prompts.shards)))
+
+    def shard(self, index: int) -> dict[int, list[Imported]]:
+        """prompt_id → its completions, prompts in the shard's order, completions in the source's."""
+        found: dict[int, list[Imported]] = {}
+        for prompt, rows in self.spool.read(index):
+            found.setdefault(prompt, []).extend(rows)
+        order = self.context.lake.read_shard(self.prompts, index, ["prompt_id"]).column(0).to_pylist()
+        return {prompt: found[prompt] for prompt in order if prompt in found}
+
+
+@contextlib.contextmanager
+def by_prompt(context: Context, prompts: Slice, name: str, source: ImportSource) -> Iterator[Completions]:
+    """Every completion of the recipe's train prompts, until the block is left.
 
     Completions of held-out prompts, and of prompts that are not the recipe's, are left out and counted."""
-    found, rows = _completions_of(context, name, source), 0
-    shards: list[dict[int, list[Imported]]] = []
-    held_out = beyond = 0
-    for index in range(len(prompts.shards)):
-        shard: dict[int, list[Imported]] = {}
-        for row in context.lake.read_shard(prompts, index, ["prompt_id", "split"]).to_pylist():
-            completions = found.pop(row["prompt_id"], [])
-            if row["split"] != "train":
-                held_out += len(completions)
-            elif completions:
-                shard[row["prompt_id"]] = completions[: source.n or MOST]
-                beyond += len(completions) - len(shard[row["prompt_id"]])
-                rows += len(shard[row["prompt_id"]])
-        shards.append(shard)
-    foreign = sum(len(completions) for completions in found.values())
-    if not rows:
+    with Spool(context.lake.root) as spool:
+        found = Completions(context, prompts, spool)
+        _fill(found, name, source)
+        yield found
+
+
+def _fill(found: Completions, name: str, source: ImportSource) -> None:
+    context, prompts = found.context, found.prompts
+    place, most = _places(context, prompts), source.n or MOST
+    held_out, foreign = "of held-out prompts", f"of prompts that are not in {prompts.path}"
+    beyond = f"beyond the first {most} of their prompt"
+    left_out = Counter(dict.fromkeys((held_out, foreign, beyond), 0))  # said in this order
+    for prompt, completions in _completions_of(context, name, source):
+        shard = place.get(prompt)
+        if shard is None or shard < 0:
+            left_out[foreign if shard is None else held_out] += len(completions)
+            continue
+        kept = completions[: most - found.per_prompt[prompt]]
+        left_out[beyond] += len(completions) - len(kept)
+        if kept:
+            found.per_prompt[prompt] += len(kept)
+            found.spool.add(shard, (prompt, kept))
+    if not found.rows:
         raise Refusal(
             f"imports.{name}: none of the prompts in {source.path} is a train prompt of {prompts.path}",
             f"prompts.path={source.path}, or correct imports.{name}.columns.messages",
         )
-    left_out = (
-        (held_out, "of held-out prompts"),
-        (foreign, f"of prompts that are not in {prompts.path}"),
-        (beyond, f"beyond the first {source.n or MOST} of their prompt"),
-    )
-    for count, why in left_out:
+    for why, count in left_out.items():
         if count:
             context.say(f"imports.{name}: {count:,} completions {why} are left out")
-    return shards
 
 
-def _completions_of(context: Context, name: str, source: ImportSource) -> dict[int, list[Imported]]:
+def _places(context: Context, prompts: Slice) -> dict[int, int]:
+    """prompt_id → its shard, −1 where it is held out."""
+    found: dict[int, int] = {}
+    for index in range(len(prompts.shards)):
+        rows = context.lake.read_shard(prompts, index, ["prompt_id", "split"])
+        for prompt, split in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+            found[prompt] = index if split == "train" else -1
+    return found
+
+
+def _completions_of(context: Context, name: str, source: ImportSource) -> Iterator[tuple[int, list[Imported]]]:
+    """prompt_id and completions of each row of the source."""
     from factory.stages.prompts import message_columns
 
     what = f"imports.{name}"
-    raw = read_rows(source, what)
-    columns = message_columns(raw, source.columns, COLUMNS, what)
+    raw = Rows(source, what)
+    columns = message_columns(raw.names, source.columns, COLUMNS, what)
     if "completion" not in columns:
-        there = list(dict.fromkeys(key for row in raw for key in row))
-        alias = next((c for c in TEXTS if c in there), None)
+        alias = next((c for c in TEXTS if c in raw.names), None)
         if alias is None:
             raise Refusal(
-                f"{what}: no column holds the completion; there are: {', '.join(there)}",
-                f"{what}.columns={{completion: {there[-1]}}}",
+                f"{what}: no column holds the completion; there are: {', '.join(raw.names)}",
+                f"{what}.columns={{completion: {raw.names[-1]}}}",
             )
         columns["completion"] = alias
-    found: dict[int, list[Imported]] = {}
     for number, row in enumerate(raw, 1):
         where = f"{what}: {source.path} row {number}"
         messages = messages_of(row.get(columns["messages"]), f"{where}: messages", context.recipe.prompts.system)
-        found.setdefault(prompt_id(messages), []).extend(_of_row(row, columns, source, where))
-    return found
+        yield prompt_id(messages), _of_row(row, columns, source, where)
 
 
 def _of_row(row: Mapping[str, Any], columns: Mapping[str, str], source: ImportSource, where: str) -> list[Imported]:

@@ -2,100 +2,62 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pyarrow as pa
 
 from data.config import sampling_settings
 from data.contract import REWARDS, SAMPLES
-from data.keys import digest, id64
+from data.keys import id64
 from data.lake import Key, Shard
 from data.manifest import Slice
 from data.refusal import Refusal
 from factory.config import ImportSource
 from factory.context import Context, Work
-from factory.stages.imported_rows import Imported, by_prompt
+from factory.stages.imported_rows import Completions, Imported, by_prompt
+from factory.stages.imported_survey import Survey, column_of, content, survey
 from factory.stages.samples import group_table, prompt_ids, round_of
 from factory.stages.scores import score_groups
-
-Shards = list[dict[int, list[Imported]]]
 
 
 def import_samples(context: Context, name: str, source: ImportSource) -> list[Slice]:
     """Publish the pool, and one slice of rewards for each reward column."""
     prompts = context.prompts()
-    shards = by_prompt(context, prompts, name, source)
-    rescored = _rescored(name, shards)
-    _refuse_rewards(shards)
-    groups = _groups(context, prompts, shards, rescored, source)
-    samples = _samples(context, groups, shards, rescored)
-    if rescored:
-        context.remark(
-            samples, "no log-probabilities came with it; the policy's own stand in, logprobs_mode is rescored"
-        )
-    return [groups, samples, *(_rewards(context, c, samples, groups, prompts, shards) for c in source.rewards)]
+    with by_prompt(context, prompts, name, source) as completions:
+        seen = survey(name, completions, source.rewards)
+        groups = _groups(context, prompts, completions, seen, source)
+        samples = _samples(context, groups, completions, seen.rescored)
+        if seen.rescored:
+            context.remark(
+                samples, "no log-probabilities came with it; the policy's own stand in, logprobs_mode is rescored"
+            )
+        parents = (samples, groups, prompts)
+        return [
+            groups,
+            samples,
+            *(_rewards(context, column, parents, completions, seen.rewards[column]) for column in source.rewards),
+        ]
 
 
-def _rescored(name: str, shards: Shards) -> bool:
-    """Whether no row has log-probabilities. Refuses some with and some without, and nothing but zeros."""
-    rows = [row for shard in shards for rows in shard.values() for row in rows]
-    without = [row for row in rows if row.logprobs is None]
-    if len(without) == len(rows):
-        return True
-    if without:
-        raise Refusal(
-            f"imports.{name}: {len(without):,} of {len(rows):,} completions have no log-probabilities, first {without[0].where}",
-            "complete the column, or leave it out: the policy then rescores all of them",
-        )
-    values = [value for row in rows for value in row.logprobs or []]
-    if any(value is None or not math.isfinite(value) for value in values):
-        raise Refusal(
-            f"imports.{name}: log-probabilities hold null or NaN, or are infinite",
-            "leave the column out: the policy rescores",
-        )
-    if not any(values):
-        raise Refusal(
-            f"imports.{name}: every log-probability is 0; a ratio to such a μ would be nothing but π",
-            "leave the column out: the policy then rescores the completions",
-        )
-    if max(values) > 1e-3:
-        raise Refusal(
-            f"imports.{name}: a log-probability is {max(values):g}; none can be above 0", "correct the column"
-        )
-    return False
-
-
-def _refuse_rewards(shards: Shards) -> None:
-    for row in (row for shard in shards for rows in shard.values() for row in rows):
-        for column, value in row.rewards.items():
-            if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
-                raise Refusal(
-                    f"{row.where}: reward column {column!r} holds {value!r}, which is no number",
-                    "correct the column; null is not scored",
-                )
-
-
-def _groups(context: Context, prompts: Slice, shards: Shards, rescored: bool, source: ImportSource) -> Slice:
+def _groups(context: Context, prompts: Slice, completions: Completions, seen: Survey, source: ImportSource) -> Slice:
     recipe, policy = context.recipe, context.row("policy")
     sampling = {k: v for k, v in sampling_settings(recipe).items() if k != "n"}
-    contents = tuple(digest([[p, [_content(row) for row in rows]] for p, rows in shard.items()]) for shard in shards)
     settings = {
         "import": {"kind": "samples", "temperature": recipe.sampling.temperature},
         "sampling": sampling,
         "seed": recipe.seed,
     }
-    key = Key(settings, (prompts,), {"policy": policy["model_id"]}, contents)
-    mode = "rescored" if rescored else "processed"
+    key = Key(settings, (prompts,), {"policy": policy["model_id"]}, tuple(seen.contents))
+    mode = "rescored" if seen.rescored else "processed"
 
     def compute(shard: Shard, work: Work) -> pa.Table:
-        table = shard.parent_rows(["prompt_id", "messages"])
-        wanted = [i for i, p in enumerate(table.column("prompt_id").to_pylist()) if p in shards[shard.index]]
+        table, own = shard.parent_rows(["prompt_id", "messages"]), completions.shard(shard.index)
+        wanted = [i for i, p in enumerate(table.column("prompt_id").to_pylist()) if p in own]
         table = table.take(pa.array(wanted, pa.int64()))
         ids = prompt_ids(context, "policy", table, 1)
         rows = [
             {
-                "group_id": id64("group", p, policy["model_id"], settings, list(map(_content, shards[shard.index][p]))),
+                "group_id": id64("group", p, policy["model_id"], settings, list(map(content, own[p]))),
                 "prompt_id": p,
                 "prompt_token_ids": tokens,
             }
@@ -104,16 +66,11 @@ def _groups(context: Context, prompts: Slice, shards: Shards, rescored: bool, so
         work.done(len(rows))
         return group_table(rows, policy["model_id"], sampling, context.tokens("policy").end, mode, "imported")
 
-    total = sum(len(shard) for shard in shards)
-    notes = {"path": source.path}
+    total, notes = len(completions.per_prompt), {"path": source.path}
     return context.make("import", "groups", key, recipe.pool_label, compute, total=total, unit="prompts", notes=notes)
 
 
-def _content(row: Imported) -> list[Any]:
-    return [row.text, row.token_ids, row.logprobs, row.finish_reason]
-
-
-def _samples(context: Context, groups: Slice, shards: Shards, rescored: bool) -> Slice:
+def _samples(context: Context, groups: Slice, completions: Completions, rescored: bool) -> Slice:
     recipe = context.recipe
     settings = {"import": groups.settings["import"], "sampling": groups.settings["sampling"], "seed": recipe.seed}
     key = Key(settings, (groups,), dict(groups.models))
@@ -121,22 +78,22 @@ def _samples(context: Context, groups: Slice, shards: Shards, rescored: bool) ->
 
     def compute(shard: Shard, work: Work) -> pa.Table:
         there = shard.parent_rows(["group_id", "prompt_id", "prompt_token_ids"]).to_pylist()
-        completions = {g["group_id"]: shards[shard.index][g["prompt_id"]] for g in there}
-        ids = {g: [token_ids(context, row) for row in rows] for g, rows in completions.items()}
+        of_prompt = completions.shard(shard.index)
+        own = {g["group_id"]: of_prompt[g["prompt_id"]] for g in there}
+        ids = {g: [token_ids(context, row) for row in rows] for g, rows in own.items()}
         if rescored and there:
             prompts = {g["group_id"]: g["prompt_token_ids"] for g in there}
             logprobs = score_groups(context, "policy", prompts, ids, recipe.sampling.temperature, work)
         else:
-            logprobs = {g: [row.logprobs or [] for row in rows] for g, rows in completions.items()}
-            work.done(sum(len(rows) for rows in completions.values()))
+            logprobs = {g: [row.logprobs or [] for row in rows] for g, rows in own.items()}
+            work.done(sum(len(rows) for rows in own.values()))
         rows = [
             _row(context, g, i, row, ids[g][i], logprobs[g][i], round_)
-            for g, imported in completions.items()
+            for g, imported in own.items()
             for i, row in enumerate(imported)
         ]
         return pa.Table.from_pylist(rows, schema=SAMPLES.schema)
 
-    total = sum(len(rows) for shard in shards for rows in shard.values())
     model = context.model("policy").path if rescored else None
     return context.make(
         "import",
@@ -144,7 +101,7 @@ def _samples(context: Context, groups: Slice, shards: Shards, rescored: bool) ->
         key,
         recipe.pool_label,
         compute,
-        total=total,
+        total=completions.rows,
         unit="samples",
         model=model,
         notes=groups.notes,
@@ -193,14 +150,17 @@ def _row(
     }
 
 
-def _rewards(context: Context, column: str, samples: Slice, groups: Slice, prompts: Slice, shards: Shards) -> Slice:
-    values = [[row.rewards[column] for rows in shard.values() for row in rows] for shard in shards]
-    key = Key({"import": {"column": column}}, (samples, groups, prompts), {}, tuple(digest(shard) for shard in values))
+def _rewards(
+    context: Context, column: str, parents: tuple[Slice, ...], completions: Completions, contents: list[str]
+) -> Slice:
+    """parents: samples, groups and prompts. contents: a digest of each shard's values."""
+    key = Key({"import": {"column": column}}, parents, {}, tuple(contents))
 
     def compute(shard: Shard, work: Work) -> pa.Table:
         rows = shard.parent_rows(["group_id", "sample_index"]).to_pylist()
+        values = column_of(completions.shard(shard.index), column)
         work.done(len(rows))
-        filled = [{**r, "value": v, "valid": v is not None} for r, v in zip(rows, values[shard.index], strict=True)]
+        filled = [{**r, "value": v, "valid": v is not None} for r, v in zip(rows, values, strict=True)]
         return pa.Table.from_pylist(filled, schema=REWARDS.schema)
 
-    return context.make("import", "rewards", key, column, compute, total=samples.rows, unit="samples")
+    return context.make("import", "rewards", key, column, compute, total=parents[0].rows, unit="samples")

@@ -18,7 +18,7 @@ from data.refusal import Refusal, nearest
 from factory.config import ImportSource
 from factory.context import Context, Work
 from factory.stages.answers import tokenised
-from factory.stages.imported_rows import COLUMNS, Imported, by_prompt
+from factory.stages.imported_rows import COLUMNS, Completions, Imported, by_prompt
 from factory.stages.imported_samples import import_samples
 
 __all__ = ["COLUMNS", "run"]
@@ -43,28 +43,31 @@ def run(context: Context) -> list[Slice]:
 
 def _answers(context: Context, name: str, source: ImportSource) -> list[Slice]:
     prompts = context.prompts()
-    shards = by_prompt(context, prompts, name, source)
+    with by_prompt(context, prompts, name, source) as completions:
+        made = _published(context, source, prompts, completions)
+    if context.lake.slices("answers")[-1] != made:
+        made = context.lake.renew(made)
+    return [made, tokenised(context, made, prompts)]
+
+
+def _published(context: Context, source: ImportSource, prompts: Slice, completions: Completions) -> Slice:
     contents = tuple(
-        digest([[prompt, [row.text for row in rows]] for prompt, rows in shard.items()]) for shard in shards
+        digest([[prompt, [row.text for row in rows]] for prompt, rows in shard.items()])
+        for shard in completions.shards()
     )
     key = Key({"import": {"kind": "answers"}}, (prompts,), {"teacher": "imported"}, contents)
 
     def compute(shard: Shard, work: Work) -> pa.Table:
         rows = [
             _row(prompt, candidate, row)
-            for prompt, rows in shards[shard.index].items()
+            for prompt, rows in completions.shard(shard.index).items()
             for candidate, row in enumerate(rows)
         ]
         work.done(len(rows))
         return pa.Table.from_pylist(rows, schema=ANSWERS.schema)
 
-    total = sum(len(rows) for shard in shards for rows in shard.values())
-    notes = {"path": source.path}
-    label = context.recipe.name
-    made = context.make("import", "answers", key, label, compute, total=total, unit="answers", notes=notes)
-    if context.lake.slices("answers")[-1] != made:
-        made = context.lake.renew(made)
-    return [made, tokenised(context, made, prompts)]
+    label, notes, total = context.recipe.name, {"path": source.path}, completions.rows
+    return context.make("import", "answers", key, label, compute, total=total, unit="answers", notes=notes)
 
 
 def _row(prompt: int, candidate: int, row: Imported) -> dict[str, Any]:

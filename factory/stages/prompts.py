@@ -7,7 +7,8 @@ shards. Refuses an empty source, a column that is not there and a prompt without
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ import pyarrow as pa
 
 from data.contract import PROMPTS
 from data.keys import digest, nfc, prompt_id
-from data.lake import Key
+from data.lake import Key, Shard
 from data.manifest import Slice
 from data.pool import prompts_settings
 from data.refusal import Refusal
 from data.writers import translated_prompts
 from factory.config import FactoryRecipe
 from factory.context import Context, Work
-from factory.sources import mapped, messages_of, read_rows
+from factory.sources import Rows, mapped, messages_of
+from factory.spool import Spool
 
 SPLITS = ("train", "held_out")
 KNOWN = tuple(c.name for c in PROMPTS.columns if c.name not in ("prompt_id", "extra"))
@@ -31,28 +33,39 @@ ALIASES = ("prompt", "question", "instruction")  # columns that are the messages
 
 def run(context: Context) -> Slice:
     """Publish the recipe's prompts."""
-    recipe = context.recipe
-    rows, duplicates = read_prompts(recipe)
-    size = recipe.factory.shard_groups
-    shards = [rows[i : i + size] for i in range(0, len(rows), size)]
-    key = Key(prompts_settings(recipe), contents=tuple(digest(shard) for shard in shards))
-    held_out = sum(row["split"] == "held_out" for row in rows)
-    notes = {"duplicates": duplicates, "held_out": held_out}
-
-    def compute(shard: Any, work: Work) -> pa.Table:
-        work.done(len(shards[shard.index]))
-        return pa.Table.from_pylist(shards[shard.index], schema=PROMPTS.schema)
-
-    label = Path(recipe.prompts.path).stem or "prompts"
-    made = context.make("prompts", "prompts", key, label, compute, total=len(rows), unit="prompts", notes=notes)
+    with Spool(context.lake.root) as spool:
+        made, duplicates = _published(context, spool)
     made = _newest(context, made, translated=False)
     if duplicates:
         context.remark(made, f"{duplicates:,} rows ask what an earlier row asks; the first stays")
-    if translated_prompts(recipe) is None:
+    if translated_prompts(context.recipe) is None:
         return made
     from factory.stages.translate import prompts_translated
 
     return _newest(context, prompts_translated(context, made), translated=True)
+
+
+def _published(context: Context, spool: Spool) -> tuple[Slice, int]:
+    """The slice, and how many duplicates were left out."""
+    recipe, size, count = context.recipe, context.settings.shard_groups, 0
+    notes = {"duplicates": 0, "held_out": 0}
+    for prompt, first in read_prompts(recipe):
+        if not first:
+            notes["duplicates"] += 1
+            continue
+        spool.add(count // size, prompt)
+        notes["held_out"] += prompt["split"] == "held_out"
+        count += 1
+    contents = tuple(digest(list(spool.read(shard))) for shard in range(math.ceil(count / size)))
+
+    def compute(shard: Shard, work: Work) -> pa.Table:
+        rows = list(spool.read(shard.index))
+        work.done(len(rows))
+        return pa.Table.from_pylist(rows, schema=PROMPTS.schema)
+
+    label, key = Path(recipe.prompts.path).stem or "prompts", Key(prompts_settings(recipe), contents=contents)
+    made = context.make("prompts", "prompts", key, label, compute, total=count, unit="prompts", notes=notes)
+    return made, notes["duplicates"]
 
 
 def _newest(context: Context, made: Slice, *, translated: bool) -> Slice:
@@ -62,28 +75,27 @@ def _newest(context: Context, made: Slice, *, translated: bool) -> Slice:
     return made if not alike or made == alike[-1] else context.lake.renew(made)
 
 
-def read_prompts(recipe: FactoryRecipe) -> tuple[list[dict[str, Any]], int]:
-    """Rows of `prompts` in the source's order, and how many duplicates were left out."""
-    source = recipe.prompts
-    raw = read_rows(source, "prompts")
-    columns = message_columns(raw, source.columns, KNOWN, "prompts")
+def read_prompts(recipe: FactoryRecipe) -> Iterator[tuple[dict[str, Any], bool]]:
+    """A row of `prompts` for each row of the source, and whether it is the first of its prompt; up to the limit."""
+    source, seen = recipe.prompts, set[int]()
+    raw = Rows(source, "prompts")
+    columns = message_columns(raw.names, source.columns, KNOWN, "prompts")
     used = set(columns.values()) | _imported(recipe)
-    found: dict[int, dict[str, Any]] = {}
     for number, row in enumerate(raw, 1):
         prompt = _prompt(row, columns, used, recipe, f"prompts: {source.path} row {number}")
-        found.setdefault(prompt["prompt_id"], prompt)
-        if source.limit is not None and len(found) == source.limit:
-            return list(found.values()), number - len(found)
-    return list(found.values()), len(raw) - len(found)
+        first = prompt["prompt_id"] not in seen
+        seen.add(prompt["prompt_id"])
+        yield prompt, first
+        if len(seen) == source.limit:
+            return
 
 
 def message_columns(
-    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], known: Sequence[str], what: str
+    there: Sequence[str], columns: Mapping[str, str], known: Sequence[str], what: str
 ) -> dict[str, str]:
     """The mapping of `mapped`, where `messages` may stand under a usual name. Refuses a source without it."""
-    found = mapped(rows, columns, known, what)
+    found = mapped(there, columns, known, what)
     if "messages" not in found:
-        there = list(dict.fromkeys(key for row in rows for key in row))
         alias = next((name for name in ALIASES if name in there), None)
         if alias is None:
             raise Refusal(

@@ -1,10 +1,12 @@
 """Frozen best-of-N: which of each prompt's samples and teacher answers is good enough, and best.
 
 Reads the pool, `answers` and the components that the recipe's `reward` and `where` name. Writes `selections`. The filter comes
-before the ranking (data/selection.py); the trainer's own best-of-N is the same function, live. Refuses a component that is not
-there."""
+before the ranking (data/selection.py); the trainer's own best-of-N is the same function, live. One shard is in memory at a time,
+unless the expression compares the whole pool (zscore_all). Refuses a component that is not there."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,17 +34,21 @@ def run(context: Context) -> Slice | None:
     settings = {"reward": recipe.reward, "where": recipe.where}
     labels = {*source.rewards, *source.answer_rewards}
     steps = [s for text in (recipe.reward, recipe.where) if text for s in compile_expression(text, labels).steps]
-    if any(
-        step.function == "zscore_all" for step in steps
-    ):  # the whole pool decides, so every shard depends on all of it
+    # the whole pool decides, so every shard depends on all of it
+    whole = any(step.function == "zscore_all" for step in steps)
+    if whole:
         settings["pool"] = digest([[shard.key for shard in parent.shards] for parent in parents])
+    whole = whole or len({len(parent.shards) for parent in parents}) > 1
     selected: list[pa.Table] = []
 
     def compute(shard: Shard, work: Work) -> pa.Table:
-        if not selected:
-            selected.append(best_of_n(context.lake, source, recipe.reward or "", recipe.where))
-        here = shard.parent_rows(["prompt_id"]).column(0)
-        rows = selected[0].filter(pc.is_in(selected[0]["prompt_id"], value_set=here.combine_chunks()))
+        if not whole:
+            rows = best_of_n(context.lake, _shard_of(source, shard.index), recipe.reward or "", recipe.where)
+        else:
+            if not selected:
+                selected.append(best_of_n(context.lake, source, recipe.reward or "", recipe.where))
+            here = shard.parent_rows(["prompt_id"]).column(0)
+            rows = selected[0].filter(pc.is_in(selected[0]["prompt_id"], value_set=here.combine_chunks()))
         work.done(len(rows))
         return rows.select(SELECTIONS.schema.names)
 
@@ -74,6 +80,22 @@ def candidates(context: Context) -> Candidates:
         answers,
         tokens,
         _components(context, answers) if answers else {},
+    )
+
+
+def _shard_of(source: Candidates, index: int) -> Candidates:
+    """The candidates of one shard of the prompts: groups are whole in it."""
+
+    def cut(slice_: Slice) -> Slice:
+        return replace(slice_, shards=slice_.shards[index : index + 1])
+
+    return Candidates(
+        cut(source.samples),
+        cut(source.groups),
+        {name: cut(slice_) for name, slice_ in source.rewards.items()},
+        cut(source.answers) if source.answers else None,
+        cut(source.answer_tokens) if source.answer_tokens else None,
+        {name: cut(slice_) for name, slice_ in source.answer_rewards.items()},
     )
 
 

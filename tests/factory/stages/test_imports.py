@@ -206,3 +206,59 @@ def test_other_completions_of_a_prompt_are_other_groups(recipe, change, make, wr
         lake = make(change(recipe, prompts=PromptSource(path=path), imports=source), "prompts,import")
         found.append(lake.read(lake.slices("groups")[-1], ["group_id"]).to_pylist())
     assert found[0] != found[1]
+
+
+def test_a_sources_order_is_not_the_prompts_and_shards_get_their_own(recipe, change, make, write_rows):
+    asked = [f"question {i}" for i in range(7)]
+    prompts = write_rows([{"prompt": p} for p in asked], "prompts.jsonl")
+    turns = [(p, turn) for turn in range(3) for p in reversed(asked)]
+    rows = [{"prompt": p, "completion": f"{p} {turn}", "score": turn} for p, turn in turns]
+    source = ImportSource(kind="samples", path=write_rows(rows, "pool.jsonl"), rewards=["score"], n=2)
+    recipe = change(recipe, prompts=PromptSource(path=prompts), imports={"old": source}, reward="score", components={})
+    lake = make(recipe, "prompts,import")
+    assert len(newest(lake, "samples").shards) == 4  # two prompts a shard
+    texts = lake.read(newest(lake, "samples"), ["text"]).column(0).to_pylist()
+    assert texts == [f"{p} {turn}" for p in asked for turn in range(2)]
+    assert lake.read(newest(lake, "rewards"), ["value"]).column(0).to_pylist() == [0.0, 1.0] * 7
+
+
+def test_a_parquet_pool_is_the_same_pool(pool, make, change, hashes, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"prompt": f"question {i % 50}", "completion": f"answer {i}", "logprobs": [-0.5] * 8} for i in range(3000)]
+    rows = [{**row, "token_ids": [70 + i % 9] * 8} for i, row in enumerate(rows)]
+    before = hashes(make(pool(rows), "prompts,import"))
+    path = str(tmp_path / "pool.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    recipe = pool(rows)
+    recipe = change(recipe, prompts=PromptSource(path=path), imports={"old": ImportSource(kind="samples", path=path)})
+    assert hashes(make(recipe, "prompts,import")) == before  # three batches of the table, found by content
+
+
+@pytest.mark.slow
+def test_an_import_holds_one_shard_whatever_the_number_of_prompts(recipe, change, make, write_rows, tmp_path):
+    import tracemalloc
+
+    def held(count: int) -> int:
+        values = {"token_ids": [[70] * 40] * 8, "logprobs": [[-0.5] * 40] * 8}
+        rows = [
+            {"prompt": f"question {i}", "completion": [f"{i} {j}" for j in range(8)], **values} for i in range(count)
+        ]
+        path = write_rows(rows, f"pool{count}.jsonl")
+        own = change(
+            recipe,
+            lake=str(tmp_path / f"lake{count}"),
+            prompts=PromptSource(path=path),
+            imports={"old": ImportSource(kind="samples", path=path)},
+            shard_groups=40,
+        )
+        del rows
+        tracemalloc.start()
+        make(own, "prompts,import")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    held(40)  # what is loaded once
+    assert held(800) < 1.5 * held(80)

@@ -471,3 +471,17 @@ def test_a_shard_that_is_gone_is_made_again_byte_by_byte(recipe, make, change, h
 def test_a_selection_over_the_whole_pool_is_named_by_all_of_it(recipe, make, change, reward):
     lake = make(change(recipe, reward=reward), "prompts,answers,samples,scores,rewards,selections")
     assert "pool" in newest(lake, "selections").settings
+
+
+@pytest.mark.parametrize("reward", ["chrf - 0.1*length", "zscore_group(chrf) + length"])
+def test_a_selection_made_shard_by_shard_is_the_whole_pools(recipe, change, make, reward):
+    from data.selection import best_of_n
+    from factory.context import Context
+    from factory.stages.selections import candidates
+
+    recipe = change(recipe, reward=reward)
+    lake = make(recipe, PATH)
+    made = newest(lake, "selections")
+    context = Context(recipe, lake)
+    whole = best_of_n(lake, candidates(context), reward, None)
+    assert len(made.shards) == 3 and lake.read(made).equals(whole.select(lake.read(made).column_names))
