@@ -157,8 +157,8 @@ def check_endpoints(recipe: FactoryRecipe) -> None:
         raise Refusal(
             f"{what} wants token scores of teacher {recipe.teacher.path}, and the endpoint {name} gives none", without
         )
-    if "answers" in stages and not recipe.factory.estimate:
-        _check_bill(recipe.factory.endpoints[name], name, recipe.teacher.path, Limit.read(recipe.factory.budget))
+    if {"answers", "teacher_check"} & set(stages) and not recipe.factory.estimate:
+        check_bill(recipe.factory.endpoints[name], name, recipe.teacher.path, Limit.read(recipe.factory.budget))
 
 
 def _local(recipe: FactoryRecipe) -> dict[str, ModelSettings]:
@@ -181,7 +181,8 @@ def _wants_scores(recipe: FactoryRecipe) -> Iterator[tuple[str, str]]:
             yield f"component {label}", f"leave {label} out of components and reward"
 
 
-def _check_bill(endpoint: Endpoint, name: str, model: str, limit: Limit) -> None:
+def check_bill(endpoint: Endpoint, name: str, model: str, limit: Limit) -> None:
+    """Refuse an endpoint whose key is not set, and a limit in money where nobody has said what the model costs."""
     endpoint.key()
     if limit.money is not None and model not in endpoint.prices:
         raise Refusal(

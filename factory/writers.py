@@ -1,12 +1,14 @@
 """Whom a recipe asks beside its teacher: who translates, restates, judges and answers too. Checked when a recipe is composed.
 
-Reads and writes nothing. Refuses names that the recipe does not know, unknown endpoints, and scores wanted from an endpoint."""
+Reads and writes nothing. Refuses names that the recipe does not know, unknown endpoints, scores wanted from an endpoint, and where
+money is limited a model without a price."""
 
 from __future__ import annotations
 
 from data.refusal import Refusal, nearest
 from data.writers import step_writers, steps, writer_model
 from factory.config import FactoryRecipe
+from factory.endpoints import Limit, check_bill
 from factory.engines import require
 from factory.rewards import Component, component
 
@@ -24,6 +26,7 @@ def check_writers(recipe: FactoryRecipe) -> None:
 
     if recipe.translate is not None:
         translate.check(recipe.translate)
+    limit = Limit.read(recipe.factory.budget)
     for where, name in _all(recipe).items():
         model = writer_model(recipe, name)
         if model is None:
@@ -41,6 +44,8 @@ def check_writers(recipe: FactoryRecipe) -> None:
                 f"{where}: {name} is behind the endpoint {model.endpoint}, which gives no scores of texts",
                 f"{where} names a model that runs here",
             )
+        elif not recipe.factory.estimate:
+            check_bill(recipe.factory.endpoints[model.endpoint], model.endpoint, model.path, limit)
 
 
 def _all(recipe: FactoryRecipe) -> dict[str, str]:
@@ -52,6 +57,9 @@ def _all(recipe: FactoryRecipe) -> dict[str, str]:
     items = {}
     if {"rewards", "selections"} & stages:
         items = {label: component(spec, label) for label, spec in recipe.components.items()}
+    if "evaluate" in stages:
+        for label, benchmark in recipe.factory.benchmarks.items():
+            items |= {f"benchmarks.{label}.{m}": component(spec, m) for m, spec in benchmark.metrics.items()}
     if recipe.rephrase is not None:
         items["rephrase.check"] = check_of(recipe)
     for label, item in items.items():

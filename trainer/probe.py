@@ -159,11 +159,21 @@ def probe_components(recipe: TrainerRecipe) -> list[Component]:
         found = component(spec, name)
         if missing := found.needs & NEEDS_TEACHER:
             raise Refusal(
-                f"probe.components: {name} needs {' and '.join(sorted(missing))}, and no teacher is asked while training",
-                "compare with references instead, or take it out",
+                f"probe.components: {name} needs {' and '.join(sorted(missing))}, and no model is asked while training",
+                _elsewhere(recipe, name, found),
             )
         chosen.append(found)
     return chosen
+
+
+def _elsewhere(recipe: TrainerRecipe, name: str, item: Component) -> str:
+    """What measures it instead: the factory's evaluation of the finished run, where components may ask models."""
+    if "replies" in item.needs:
+        return (
+            f"move {name} to factory.benchmarks.NAME.metrics, then: python -m factory recipe={recipe.name} 'stages=[evaluate]' "
+            "'policies=[run:NAME]'"
+        )
+    return f"compare with references (probe.components.{name}.to=references), or take it out"
 
 
 def _rows(lake: Lake, recipe: TrainerRecipe, slice_: Slice) -> list[dict[str, Any]]:

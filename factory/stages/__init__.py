@@ -67,11 +67,11 @@ def check(recipe: FactoryRecipe) -> None:
     if {"rewards", "selections"} & set(stages):
         _check_rewards(recipe)
     if "evaluate" in stages:
-        from factory.rewards import component
+        from factory.stages.evaluate import check_metrics
 
-        for benchmark in recipe.factory.benchmarks.values():
-            for metric, spec in benchmark.metrics.items():
-                component(spec, metric)
+        for name, benchmark in recipe.factory.benchmarks.items():
+            if benchmark.kind == "prompts":
+                check_metrics(name, benchmark)
 
 
 def _asks_teacher(recipe: FactoryRecipe) -> list[str]:

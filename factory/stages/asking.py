@@ -20,14 +20,20 @@ from factory.stages.scores import refuse_too_long
 
 
 def with_replies(
-    context: Context, item: Component, inputs: Batch, rows: Sequence[Mapping[str, Any]], prompts: Slice, work: Work
+    context: Context,
+    item: Component,
+    inputs: Batch,
+    rows: Sequence[Mapping[str, Any]],
+    prompts: Slice,
+    work: Work,
+    stage: str = "rewards",
 ) -> Batch:
     """The batch with replies to the component's questions, scored where it needs that. `rows`: the samples' rows of `prompts`."""
     if item.questions is None or item.by is None:
         return inputs
     there = [i for i, text in enumerate(inputs.texts) if text is not None]
     questions = dict(zip(there, item.questions(inputs.at(there)), strict=True))
-    flat = iter(ask(context, item.by, "rewards", [q for own in questions.values() for q in own], work))
+    flat = iter(ask(context, item.by, stage, [q for own in questions.values() for q in own], work))
     replies = [[next(flat) for _ in questions.get(i, ())] for i in range(len(inputs))]
     if "reply_scores" in item.needs:
         replies = _scored(context, item.scorer or "teacher", replies, rows, prompts, work)

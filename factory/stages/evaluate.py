@@ -1,7 +1,8 @@
 """What policies make of held-out text: one slice of `evaluations` for each policy and benchmark.
 
-Kind `prompts`: greedy answers to held-out prompts, measured by components that need no teacher. Kind `likelihood`: bits and
-bytes of held-out documents. A document's first token is context only: the begin token where the tokenizer puts one, else its first
+Kind `prompts`: greedy answers to held-out prompts, measured by components that need no teacher's answer; one that asks a model
+(judge, bilingual) asks it here too, over the ledger where it is behind an endpoint. Kind `likelihood`: bits and bytes of held-out
+documents. A document's first token is context only: the begin token where the tokenizer puts one, else its first
 token of text, whose bytes are then not counted. The end token counts on neither side, so that tokenizers compare. A document longer
 than the context is cut into windows, each with one token of the window before it as context."""
 
@@ -25,11 +26,13 @@ from factory.config import Benchmark
 from factory.context import Context, Work
 from factory.engines import GroupRequest, ScoreRequest, TokenSampling
 from factory.rewards import Batch, Component, component
+from factory.stages.asking import with_replies
 from factory.stages.rewards import PROMPT_COLUMNS, batch
 from factory.stages.samples import prompt_ids
+from factory.writers import asked
 
 KINDS = ("prompts", "likelihood")
-NOT_HERE = frozenset({"answers", "scores", "replies"})  # no stage sees a held-out answer
+NOT_HERE = frozenset({"answers", "scores"})  # no stage sees a held-out answer
 
 
 def run(context: Context) -> list[Slice]:
@@ -51,14 +54,8 @@ def run(context: Context) -> list[Slice]:
     return made
 
 
-def _key(context: Context, role: str, name: str, benchmark: Benchmark, parent: Slice, spec: Mapping[str, Any]) -> Key:
-    settings = {"policy": role.removeprefix("run:"), "benchmark": name, "spec": {**asdict(benchmark), **spec}}
-    if benchmark.limit is not None:  # which items are the first depends on the shards before
-        settings["among"] = digest([shard.key for shard in parent.shards])
-    return Key(settings, (parent,), {"policy": context.row(role)["model_id"]})
-
-
-def _prompts(context: Context, role: str, name: str, benchmark: Benchmark) -> Slice:
+def check_metrics(name: str, benchmark: Benchmark) -> list[Component]:
+    """The components that measure a benchmark of prompts. Refuses none, and those that compare with a teacher's answer."""
     if not benchmark.metrics:
         raise Refusal(
             f"benchmark {name} has no metrics",
@@ -71,22 +68,48 @@ def _prompts(context: Context, role: str, name: str, benchmark: Benchmark) -> Sl
                 f"benchmark {name}: metric {metric.name} needs {', '.join(missing)}, and no stage sees a held-out answer",
                 f"compare with references: benchmarks.{name}.metrics.{metric.name}.to=references",
             )
+    return metrics
+
+
+def _key(
+    context: Context,
+    role: str,
+    name: str,
+    benchmark: Benchmark,
+    parent: Slice,
+    spec: Mapping[str, Any],
+    models: Mapping[str, str] | None = None,
+) -> Key:
+    """What a slice depends on; `models`: whom its metrics ask."""
+    settings = {"policy": role.removeprefix("run:"), "benchmark": name, "spec": {**asdict(benchmark), **spec}}
+    if benchmark.limit is not None:  # which items are the first depends on the shards before
+        settings["among"] = digest([shard.key for shard in parent.shards])
+    return Key(settings, (parent,), {"policy": context.row(role)["model_id"], **(models or {})})
+
+
+def _prompts(context: Context, role: str, name: str, benchmark: Benchmark) -> Slice:
+    metrics = check_metrics(name, benchmark)
     prompts = context.prompts()
     longest = benchmark.max_tokens or context.recipe.sampling.max_tokens
     spec: dict[str, Any] = {"max_tokens": longest, "metrics": {m.name: m.identity() for m in metrics}}
     if stop := _stop(context, role):
         spec["stop"] = stop
+    asks = {metric.name: asked(metric) for metric in metrics if metric.by is not None}
+    if asks:
+        spec["asked"] = asks
     chosen = _first(context, prompts, "prompt_id", benchmark)
     if not chosen:
         raise Refusal(f"{prompts.path} has no {benchmark.split} prompts for benchmark {name}", "prompts.held_out=0.1")
 
     def compute(shard: Shard, work: Work) -> pa.Table:
-        rows = [r for r in shard.parent_rows(PROMPT_COLUMNS).to_pylist() if r["prompt_id"] in chosen]
-        return _answered(context, role, name, rows, longest, metrics, work)
+        rows = [r for r in shard.parent_rows(columns).to_pylist() if r["prompt_id"] in chosen]
+        return _answered(context, role, name, prompts, rows, longest, metrics, work)
 
-    key = _key(context, role, name, benchmark, prompts, spec)
+    columns = [*PROMPT_COLUMNS, "teacher_messages"]
+    models = {f"{m}.{as_}": context.row(who)["model_id"] for m, roles in asks.items() for as_, who in roles.items()}
+    key = _key(context, role, name, benchmark, prompts, spec, models)
     model = context.model(role).path
-    return context.make(
+    made = context.make(
         "evaluate",
         "evaluations",
         key,
@@ -97,6 +120,8 @@ def _prompts(context: Context, role: str, name: str, benchmark: Benchmark) -> Sl
         model=model,
         ability="generate",
     )
+    context.remark_bill(made)
+    return made
 
 
 def _stop(context: Context, role: str) -> list[str]:
@@ -115,6 +140,7 @@ def _answered(
     context: Context,
     role: str,
     name: str,
+    prompts: Slice,
     rows: list[dict[str, Any]],
     longest: int,
     metrics: list[Component],
@@ -122,10 +148,10 @@ def _answered(
 ) -> pa.Table:
     if not rows:
         return EVALUATIONS.schema.empty_table()
-    asked = pa.table(
+    shown = pa.table(
         {"prompt_id": pa.array([r["prompt_id"] for r in rows], pa.uint64()), "messages": [r["messages"] for r in rows]}
     )
-    ids = prompt_ids(context, role, asked, longest)
+    ids = prompt_ids(context, role, shown, longest)
     engine, tokens = context.engine(role, "generate"), context.tokens(role)
     work.tally.device = engine.device
     sampling = TokenSampling(
@@ -143,16 +169,18 @@ def _answered(
         work.done(1, 0, len(draw.token_ids))
     work.tally.add(tokens_in=sum(len(i) for i in ids))
     answered = [texts[r["prompt_id"]] for r in rows]
-    values = _measured(metrics, batch(answered, rows, {}, [{}] * len(rows)))
+    inputs = batch(answered, rows, {}, [{}] * len(rows))
+    batches = [with_replies(context, metric, inputs, rows, prompts, work, "evaluate") for metric in metrics]
+    values = _measured(metrics, batches)
     return _table(context, role, name, [
         (hex_id(r["prompt_id"]), a["text"], r["references"], v) for r, a, v in zip(rows, answered, values, strict=True)
     ])  # fmt: skip
 
 
-def _measured(metrics: list[Component], inputs: Batch) -> list[dict[str, float]]:
-    """One dict an item; a metric without a value is left out, never 0."""
-    found: list[dict[str, float]] = [{} for _ in range(len(inputs))]
-    for metric in metrics:
+def _measured(metrics: list[Component], batches: list[Batch]) -> list[dict[str, float]]:
+    """One dict an item, of a batch a metric; a metric without a value is left out, never 0."""
+    found: list[dict[str, float]] = [{} for _ in range(len(batches[0]))]
+    for metric, inputs in zip(metrics, batches, strict=True):
         for item, reward in zip(found, metric.score(inputs), strict=True):
             if reward.value is not None:
                 item[metric.name] = reward.value

@@ -49,6 +49,8 @@ def run(context: Context) -> list[Slice]:
         made.append(_newest(context, item, pool.samples, _on_samples(context, item, inputs)))
         if answers is not None:
             made.append(_newest(context, item, answers, _on_answers(context, item, inputs)))
+        if item.by is not None:
+            context.remark_bill(made[-1])
     return made
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from data.config import ModelSettings
 from data.lake import Lake
 from data.refusal import Refusal, nearest
-from factory.endpoints import Endpoint, Limit
+from factory.endpoints import Endpoint, Limit, check_bill
 from factory.engines import Answer, ChatRequest
 from factory.engines.api.budget import Budget
 from factory.engines.api.client import Client
@@ -54,6 +54,7 @@ class Apis:
                 f"no endpoint named {name!r}: {nearest(name, self.endpoints)}",
                 f"factory.endpoints.{name}.base_url=URL",
             )
+        check_bill(self.endpoints[name], name, model.path, self.budget.limit)
         return ApiEngine(self, self.run(self._client(name)), model, stage)
 
     async def _client(self, name: str) -> Client:
