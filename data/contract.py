@@ -103,6 +103,11 @@ MODELS = Table(
         ),
         Column("tokenizer", pa.string(), "sha256 of the tokenizer; null: behind an API"),
         Column("chat_template", pa.string(), "sha256 of the chat template; null: behind an API"),
+        Column(
+            "end_tokens",
+            pa.string(),
+            "ids that its configuration says end a text, in rising order; null: behind an API",
+        ),
         Column("dtype", pa.string(), "dtype of the forward pass; null: behind an API"),
         Column("head_dtype", pa.string(), "dtype of the log-sum-exp; null: behind an API"),
         Column("quantisation", pa.string(), "null: none"),

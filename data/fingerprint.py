@@ -103,6 +103,7 @@ def identity(model: ModelSettings, runs: str | Path, seed: int = 0) -> dict[str,
         "revision": model.revision,
         "attention": "sdpa",
         "parent_run": run,
+        "end_tokens": end_tokens(folder),
         **values,
     }
 
@@ -123,6 +124,14 @@ def _architecture(folder: Path) -> str:
     config = {k: v for k, v in _json(folder / "config.json").items() if k not in CHANGELESS}
     end = _json(folder / "generation_config.json").get("eos_token_id")
     return digest(json.dumps([config, end], sort_keys=True))  # as text: a configuration may hold Infinity
+
+
+def end_tokens(folder: Path) -> str:
+    """The ids that the model's own files say end a text, in rising order: "1 106"; "" where only the tokenizer names one."""
+    config = _json(folder / "config.json")
+    parts = (_json(folder / "generation_config.json"), config, config.get("text_config") or {})
+    named = [ids if isinstance(ids, list) else [ids] for part in parts if (ids := part.get("eos_token_id")) is not None]
+    return " ".join(map(str, sorted({i for ids in named for i in ids})))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -79,8 +79,8 @@ def answers_key(recipe: Recipe, prompts: Slice, teacher: str) -> Key:
 
 
 def answer_tokens_key(answers: Slice, prompts: Slice, student: Mapping[str, Any]) -> Key:
-    """Key of `answer_tokens`: the answers in one student's tokenizer and chat template."""
-    return Key({}, (answers, prompts), {k: student[k] for k in ("tokenizer", "chat_template")})
+    """Key of `answer_tokens`: the answers in one student's tokenizer and chat template, ended as its stops allow."""
+    return Key({}, (answers, prompts), {k: student[k] for k in ("tokenizer", "chat_template", "end_tokens")})
 
 
 def soft_targets_key(base: Slice, scorer: str, spec: Mapping[str, Any]) -> Key:
@@ -230,7 +230,7 @@ def find_answer_tokens(lake: Lake, recipe: Recipe, answers: Slice, prompts: Slic
     found = lake.find("answer_tokens", answer_tokens_key(answers, prompts, student))
     if found is None:
         raise Refusal(
-            f"{answers.path} is not in this student's tokens: another tokenizer or chat template",
+            f"{answers.path} is not in this student's tokens: another tokenizer, chat template or end of turn",
             command(recipe, "answers"),
         )
     return found

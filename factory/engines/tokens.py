@@ -68,9 +68,9 @@ class Tokens:
         return list(ids)
 
     def answer_ids(self, text: str, ended: bool = True) -> list[int]:
-        """An answer's ids behind a prompt, with the end token where the answer came to its end."""
+        """An answer's ids behind a prompt, with the end of turn where the answer came to its end."""
         ids = list(self.tokenizer(nfc(text), add_special_tokens=False).input_ids)
-        return [*ids, *self.end[:1]] if ended else ids
+        return [*ids, self.end_of_turn] if ended and self.end_of_turn is not None else ids
 
     def document(self, text: str) -> tuple[list[int], int]:
         """A document's ids without an end token, and the UTF-8 bytes of its first token's text.

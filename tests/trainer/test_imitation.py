@@ -95,7 +95,7 @@ def test_answers_in_other_tokens_are_refused(made: Any) -> None:
     import shutil
 
     shutil.rmtree(made.lake.root / "answer_tokens")
-    with pytest.raises(Refusal, match="another tokenizer or chat template"):
+    with pytest.raises(Refusal, match="another tokenizer, chat template or end of turn"):
         copied(made, replay__bc="teacher")
 
 
