@@ -15,8 +15,21 @@ from collections.abc import Sequence
 
 from figures import REPETITIONS, ROOT, Figure, Options
 
-BENCHES = ("forward", "head", "lake", "start", "alignment", "components", "vllm", "linear", "rivals", "online")
-MODULES = {"vllm": "vllm_agreement"}  # where a module of the section's name would hide a library
+BENCHES = (
+    "forward",
+    "head",
+    "lake",
+    "start",
+    "alignment",
+    "components",
+    "factory",
+    "vllm",
+    "linear",
+    "rivals",
+    "online",
+)
+# where a module of the section's name would hide a library or a package
+MODULES = {"vllm": "vllm_agreement", "factory": "factory_speed"}
 TELLABLE = ("linear", "rivals", "online")
 CHANGING = ("layers", "repetitions", "shapes", "device", "dtype")
 PAGE = ROOT / "docs" / "benchmarks.md"
