@@ -177,9 +177,22 @@ MUTATIONS = [
     Mutation(EXPRESSION, 'ORDER BY {x} NULLS LAST', 'ORDER BY {x} DESC NULLS LAST', "rank_group in SQL: turned", WINDOWS),
     Mutation(EXPRESSION, "ln((rank() OVER r - 1 + count(*) OVER t)", "ln((rank() OVER r - 1)",
              "log quantile in SQL: strictly lower", WINDOWS),
+    Mutation(EXPRESSION, "THEN ln((rank() OVER r - 1 + count(*) OVER t) ", "THEN ((rank() OVER r - 1 + count(*) OVER t) ",
+             "log quantile in SQL: the quantile itself", WINDOWS),
+    Mutation(EXPRESSION, "ln((rank() OVER r - 1 + count(*) OVER t)", "ln((rank() OVER r)",
+             "log quantile in SQL: an equal counts once", WINDOWS),
+    Mutation(EXPRESSION, '"/ CAST(count({x}) OVER g AS DOUBLE)) END"', '"/ CAST(count(*) OVER g AS DOUBLE)) END"',
+             "log quantile in SQL: N counts the missing", WINDOWS),
+    Mutation(EXPRESSION, '"/ CAST(count({x}) OVER g AS DOUBLE)) END"', '"/ CAST(count({x}) OVER a AS DOUBLE)) END"',
+             "log quantile in SQL: N of the pool", WINDOWS),
+    Mutation(EXPRESSION, '"log_quantile_group": "CASE WHEN {x} IS NOT NULL THEN', '"log_quantile_group": "CASE WHEN TRUE THEN',
+             "log quantile in SQL: a missing value has one", WINDOWS),
     # best-of-N distillation
     Mutation(SEGMENTS, "np.divide(less + equal, count", "np.divide(less, count", "log quantile: strictly lower", BOND),
     Mutation(SEGMENTS, "return np.log(share)", "return share", "log quantile: the quantile itself", BOND),
+    Mutation(SEGMENTS, "    share = np.divide(less + equal, count,",
+             "    count = per_row(np.diff([*starts, len(values)]), starts, len(values))\n"
+             "    share = np.divide(less + equal, count,", "log quantile: N counts the missing", BOND),
     # views
     Mutation(VIEWS, 'f"stddev_pop({x})"', 'f"stddev_samp({x})"', "group_table: n − 1", SHOWN),
     Mutation(VIEWS, "ORDER BY value DESC, sample_index) = 1", "ORDER BY value, sample_index) = 1", "best_of_n view: worst", SHOWN),
