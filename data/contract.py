@@ -1,74 +1,24 @@
 """Every table of the lake as a literal: what a row is, what each column holds, in which unit.
 
 Reads and writes nothing. `data/README.md`, the views and the checks at publish are made from these literals, so a column is
-described here and nowhere else. Derived tables are immutable and content-addressed; journal tables only grow."""
+described here and nowhere else. Derived tables are immutable and content-addressed; journal tables only grow (`journals.py`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pyarrow as pa
+
+from data.columns import MESSAGES, NATS, SAMPLE_KEYS, TEXTS, TOKENS, Column, Table, key
+from data.journals import COSTS, LEDGER, METRICS, RATINGS, RUNS
 
 VERSION = 1
 """Raised when a column changes its meaning. It stands in every manifest and outside every key: a new column orphans nothing."""
 
-SAMPLE_KEYS = ("group_id", "sample_index")
-
-MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())]))
-TOKENS = pa.list_(pa.int32())
-NATS = pa.list_(pa.float32())
-TEXTS = pa.list_(pa.string())
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: its Arrow type, its unit and its meaning. `required` columns are never null; `gaps`: its lists may hold null."""
-
-    name: str
-    type: pa.DataType
-    doc: str
-    unit: str = ""
-    required: bool = False
-    gaps: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table. `keys` order its rows; `tokens` marks the tables with lists per token (small row groups)."""
-
-    name: str
-    one_row_per: str
-    columns: tuple[Column, ...]
-    keys: tuple[str, ...] = ()
-    journal: bool = False
-    tokens: bool = False
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The Arrow schema that every shard of this table has."""
-        return pa.schema([pa.field(c.name, c.type, nullable=not c.required) for c in self.columns])
-
-    @property
-    def logprob_columns(self) -> tuple[str, ...]:
-        """Columns stored at 15 mantissa bits, byte-stream split."""
-        return tuple(c.name for c in self.columns if c.type == NATS and c.unit == "nats")
-
-    @property
-    def sample_keyed(self) -> bool:
-        """Whether the table is co-partitioned with `samples`."""
-        return self.keys == SAMPLE_KEYS
-
-
-def _key(name: str, type_: pa.DataType, doc: str) -> Column:
-    return Column(name, type_, doc, required=True)
-
-
-PROMPT_ID = _key("prompt_id", pa.uint64(), "hash of the NFC messages")
-GROUP_ID = _key(
+PROMPT_ID = key("prompt_id", pa.uint64(), "hash of the NFC messages")
+GROUP_ID = key(
     "group_id", pa.uint64(), "hash of prompt, policy, sampling settings and pool seed; shown as 16 hex digits"
 )
-SAMPLE_INDEX = _key("sample_index", pa.uint8(), "0 to G−1 within the group")
-CANDIDATE = _key("candidate", pa.uint8(), "0 to N−1 within the prompt")
+SAMPLE_INDEX = key("sample_index", pa.uint8(), "0 to G−1 within the group")
+CANDIDATE = key("candidate", pa.uint8(), "0 to N−1 within the prompt")
 
 PROMPTS = Table(
     "prompts",
@@ -95,7 +45,7 @@ MODELS = Table(
     "models",
     "model state",
     (
-        _key("model_id", pa.string(), "hash of everything below that changes log-probabilities"),
+        key("model_id", pa.string(), "hash of everything below that changes log-probabilities"),
         Column("name", pa.string(), "hub id, folder name, or run:NAME", required=True),
         Column("revision", pa.string(), "hub revision"),
         Column(
@@ -286,7 +236,7 @@ CORPUS = Table(
     "corpus",
     "document",
     (
-        _key("document_id", pa.uint64(), "hash of the NFC text"),
+        key("document_id", pa.uint64(), "hash of the NFC text"),
         Column("text", pa.string(), "NFC", required=True),
         Column("token_ids", TOKENS, "in the student's ids, end token included", required=True),
         Column("bytes", pa.int32(), "length in UTF-8", unit="bytes", required=True),
@@ -312,103 +262,6 @@ EVALUATIONS = Table(
         Column("metrics", pa.map_(pa.string(), pa.float64()), "name → value, for this item", required=True),
     ),
     keys=("policy", "benchmark", "item"),
-)
-
-RUNS = Table(
-    "runs",
-    "training run",
-    (
-        Column("run", pa.string(), "name; its folder is runs/NAME", required=True),
-        Column("recipe", pa.string(), "recipe it was started from"),
-        Column(
-            "status", pa.string(), "running (as of its last checkpoint), finished, matched, or stopped", required=True
-        ),
-        Column("reason", pa.string(), "the stop rule that ended it; null: all steps done"),
-        Column("configuration", pa.string(), "the whole configuration as JSON", required=True),
-        Column("configuration_hash", pa.string(), "what reuse: true looks for", required=True),
-        Column("slices", pa.string(), "table/slice names read, as JSON", required=True),
-        Column("reward_sql", pa.string(), "the SQL that the reward expression became"),
-        Column("policy", pa.string(), "models.model_id it started from"),
-        Column("model_id", pa.string(), "models.model_id of the final weights"),
-        Column("folder", pa.string(), "where the final weights lie"),
-        Column("steps", pa.int32(), "optimiser steps done"),
-        Column("seconds", pa.float64(), "wall time over all starts", unit="s"),
-        Column("created_at", pa.timestamp("us", tz="UTC"), "when the row was written", required=True),
-    ),
-    journal=True,
-)
-
-METRICS = Table(
-    "metrics",
-    "run × step × name",
-    (
-        Column("run", pa.string(), "runs.run", required=True),
-        Column("step", pa.int32(), "optimiser step the value belongs to", required=True),
-        Column("name", pa.string(), "e.g. drift/sequence_ess, probe/exact", required=True),
-        Column("value", pa.float64(), "null: not measured in this step"),
-    ),
-    journal=True,
-)
-
-COSTS = Table(
-    "costs",
-    "stage × what it did in one call",
-    (
-        Column("stage", pa.string(), "the factory's stage, or training", required=True),
-        Column("recipe", pa.string(), "recipe it ran for"),
-        Column("produced", pa.string(), "table/slice, or run", required=True),
-        Column("model", pa.string(), "model that worked; null: none did"),
-        Column("items", pa.int64(), "rows made"),
-        Column("tokens_in", pa.int64(), "tokens read by the model", unit="tokens"),
-        Column("tokens_out", pa.int64(), "tokens written or scored", unit="tokens"),
-        Column("seconds", pa.float64(), "wall time", unit="s", required=True),
-        Column("device", pa.string(), "cpu, or the GPU's name"),
-        Column("money", pa.float64(), "API price; null: not billed", unit="USD"),
-        Column("created_at", pa.timestamp("us", tz="UTC"), "when the row was written", required=True),
-    ),
-    journal=True,
-)
-
-LEDGER = Table(
-    "ledger",
-    "answer paid for over an API",
-    (
-        Column(
-            "key",
-            pa.string(),
-            "sha256 of model, conversation, sampling and draw; the server is not in it",
-            required=True,
-        ),
-        Column("model", pa.string(), "model that was asked", required=True),
-        Column("served_by", pa.string(), "the name it answered under, e.g. a dated snapshot; null: a filter answered"),
-        Column("stage", pa.string(), "the factory's stage that asked", required=True),
-        Column("recipe", pa.string(), "recipe whose budget paid", required=True),
-        Column("text", pa.string(), "the answer; null: refused, or cut by a filter"),
-        Column("finish_reason", pa.string(), "stop, length, refusal, content_filter, or what the server says"),
-        Column("token_ids", TOKENS, "the model's own ids; null where the server gives none"),
-        Column("logprobs", NATS, "log p of the answer's tokens, as the server gives them", unit="nats"),
-        Column("prompt_tokens", pa.int64(), "tokens billed for the conversation; null: not told", unit="tokens"),
-        Column("answer_tokens", pa.int64(), "tokens billed for the answer; null: not told", unit="tokens"),
-        Column("price", pa.float64(), "what it cost by the recipe's prices; null: not known", unit="USD"),
-        Column("created_at", pa.timestamp("us", tz="UTC"), "when it came", required=True),
-    ),
-    journal=True,
-    tokens=True,
-)
-
-RATINGS = Table(
-    "ratings",
-    "human judgement",
-    (
-        Column("benchmark", pa.string(), "what was judged", required=True),
-        Column("item", pa.string(), "item of the benchmark", required=True),
-        Column("policy_a", pa.string(), "shown first or second, blinded", required=True),
-        Column("policy_b", pa.string(), "the other", required=True),
-        Column("verdict", pa.string(), "a, b or tie", required=True),
-        Column("rater", pa.string(), "who judged"),
-        Column("created_at", pa.timestamp("us", tz="UTC"), "when", required=True),
-    ),
-    journal=True,
 )
 
 TABLES: dict[str, Table] = {
