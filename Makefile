@@ -6,7 +6,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 SOURCES := data factory trainer tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check static bench bench-env vllm-env test-vllm
+.PHONY: help demo test check static bench faults bench-env vllm-env test-vllm
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-vllm: .venv-vllm/.installed  ## the tests that need vLLM, in its environmen
 
 bench: .venv/.installed  ## speed and memory, each figure beside its goal
 	OMP_NUM_THREADS=1 $(RUN) tests/bench/run.py
+
+faults: .venv/.installed  ## every bad input with its answer, and 200 kills (FAULT_KILLS=20: fewer)
+	OMP_NUM_THREADS=1 $(RUN) tests/faults/run.py
 
 bench-env: .venv-bench/.installed  ## the environment of TRL, which make bench measures against
 

@@ -62,6 +62,9 @@ PROGRESS = re.compile(
 )
 """How every line begins that a command prints on stdout before it refuses."""
 
+WITHOUT_RIGHTS = ("setpriv", "--bounding-set", "-all", "--inh-caps", "-all")
+"""Before a command: root, but stopped by a file's mode as anybody is."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -171,18 +174,23 @@ def place(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 
 @pytest.fixture
-def refuses(place: Place, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def refuses(place: Place, capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Callable[..., str]:
     """`refuses("trainer reward=chfr", "did you mean 'chrf'")`: what stderr says, after all that holds for every refusal.
 
     `damaged`: what `verify` must name, where the test itself damaged the lake. `starts`: the mistake shows only once the run has
-    its folder."""
+    its folder. `alone`: as a process that may do no more than the files' modes say, also where root runs the tests."""
 
-    def go(line: str, *says: str, damaged: str | None = None, starts: bool = False) -> str:
+    def go(line: str, *says: str, damaged: str | None = None, starts: bool = False, alone: bool = False) -> str:
         before = {folder: files(place.root / folder) for folder in ("lake", "runs")}
         capfd.readouterr()
         program, argv = place.argv(line)
-        code = called(program, argv)
-        out, err = capfd.readouterr()
+        if alone:
+            done = process(place, line, *(WITHOUT_RIGHTS if os.geteuid() == 0 else ()))
+            code, out, err = done.returncode, done.stdout, done.stderr
+        else:
+            code = called(program, argv)
+            out, err = capfd.readouterr()
+        answered(request, err.replace(f"{place.root}/", ""))
         check_message(place, code, out, err, says)
         assert not list(place.root.rglob("*.tmp")), "half-written files stay behind"
         after = {folder: files(place.root / folder) for folder in before}
@@ -197,6 +205,11 @@ def refuses(place: Place, capfd: pytest.CaptureFixture[str]) -> Callable[..., st
         return err
 
     return go
+
+
+def answered(request: pytest.FixtureRequest, text: str) -> None:
+    """Note what a bad input was answered with, for the list of `make faults` (run.py)."""
+    request.node.user_properties.append(("answer", next(iter(text.splitlines()), "")))
 
 
 def check_message(place: Place, code: int, out: str, err: str, says: tuple[str, ...]) -> None:
@@ -248,15 +261,22 @@ def check_lake(place: Place, damaged: str | None) -> None:
     assert (faults == []) if damaged is None else any(damaged in fault for fault in faults), faults
 
 
+def process(place: Place, line: str, *before: str) -> subprocess.CompletedProcess[str]:
+    """The line as a real command, behind what comes before it."""
+    program, argv = place.argv(line)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [*before, sys.executable, "-m", program, *argv]
+    return subprocess.run(command, capture_output=True, text=True, cwd=place.root, env=environment, timeout=120)
+
+
 @pytest.fixture
-def in_a_process(place: Place) -> Callable[..., subprocess.CompletedProcess[str]]:
+def in_a_process(place: Place, request: pytest.FixtureRequest) -> Callable[[str], subprocess.CompletedProcess[str]]:
     """`in_a_process("trainer …")`: the same line as a real command."""
 
     def go(line: str) -> subprocess.CompletedProcess[str]:
-        program, argv = place.argv(line)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", program, *argv]
-        return subprocess.run(command, capture_output=True, text=True, cwd=place.root, env=environment, timeout=120)
+        done = process(place, line)
+        answered(request, done.stderr.replace(f"{place.root}/", ""))
+        return done
 
     return go
 
