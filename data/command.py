@@ -124,7 +124,7 @@ class Command:
         key, equals, value = word.partition("=")
         first = re.split(r"[.@]", key)[0]
         groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-        roots = {f.name for f in dataclasses.fields(Recipe)} | {"hydra"}
+        roots = {f.name for f in dataclasses.fields(self.recipe)} | {"hydra"}
         own = {f.name for f in dataclasses.fields(self.settings)}
         if word.startswith(("+", "~")) or not equals:
             raise self.refusal(f"{word!r} is no override of the form key=value")

@@ -200,8 +200,34 @@ class FactorySettings:
 
 
 @dataclass(frozen=True)
+class ExecutorSettings:
+    """Where shards are computed that need an engine. Nothing here changes a value, so none of it is in a key."""
+
+    name: str = "in_process"
+    """in_process; local: processes of this machine; ray: actors of Ray, on one machine or many."""
+    workers: int | None = None
+    """Processes or actors with engines of their own; null: one a GPU, without GPUs one (ray: one a machine)."""
+    address: str | None = None
+    """ray: HOST:PORT of a running cluster, all of whose machines see the lake; null: a cluster is started on this machine."""
+    num_gpus: float | None = None
+    """ray: GPUs of one worker; null: one, or what vLLM spreads a model over, where the cluster has GPUs."""
+    num_cpus: float = 1
+    """ray: CPUs of one worker."""
+    resources: dict[str, float] = field(default_factory=dict)
+    """ray: further resources of one worker, by name."""
+
+    def __post_init__(self) -> None:
+        in_range("executor.workers", self.workers, 1)
+        in_range("executor.num_gpus", self.num_gpus, 0)
+        in_range("executor.num_cpus", self.num_cpus, 0)
+
+
+@dataclass(frozen=True)
 class FactoryRecipe(Recipe):
     """A recipe as the factory reads it."""
+
+    executor: ExecutorSettings = field(default_factory=ExecutorSettings)
+    """Who computes: how many, and on which machines."""
 
     factory: FactorySettings = field(default_factory=FactorySettings)
     """Settings of `python -m factory`."""

@@ -5,11 +5,9 @@ Reads model folders. Writes `models`, and through `make` whatever a stage comput
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -25,29 +23,18 @@ from data.lake import Key, Lake, Shard
 from data.manifest import Slice
 from data.refusal import Refusal
 from factory.config import FactoryRecipe, FactorySettings
-from factory.costs import Tally, book
+from factory.costs import Tally, Work, book
 from factory.endpoints import Limit
 from factory.engines import AT_ONCE, TextEngine, TokenEngine, engine_version, require
 from factory.engines.tokens import Tokens
+from factory.executors import distributes, in_process, opened
 from factory.progress import progress
 
 if TYPE_CHECKING:
     from factory.engines.api import Apis
+    from factory.executors.scheduling import Workers
 
 LIMIT_FILES = ("config.json", "generation_config.json", "tokenizer_config.json")  # where end tokens are named
-
-
-@dataclass
-class Work:
-    """What a stage's function gets beside its shard: where to count, and how to move the bar."""
-
-    tally: Tally
-    advance: Callable[[int], None]
-
-    def done(self, items: int, tokens_in: int = 0, tokens_out: int = 0) -> None:
-        """Count a batch."""
-        self.tally.add(items, tokens_in, tokens_out)
-        self.advance(items)
 
 
 @dataclass
@@ -58,9 +45,12 @@ class Context:
     lake: Lake
     engines: dict[str, TokenEngine] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)
+    stage: str = ""
+    """The one that runs."""
     _rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     _tokens: dict[str, Tokens] = field(default_factory=dict)
     _apis: Apis | None = None
+    _workers: Workers | None = None
     _opening: Any = field(default_factory=Lock)
 
     @property
@@ -103,15 +93,21 @@ class Context:
             self._rows[name] = self._published(model)
         return self._rows[name]
 
-    def _published(self, model: ModelSettings) -> dict[str, Any]:
-        settings: dict[str, Any] = {"model": model_settings(model)}
+    def _identified(self, model: ModelSettings) -> tuple[dict[str, Any], bool]:
+        """The row of a model, and whether its files say so; else the newest row of its settings does."""
         try:
-            row = identity(model, self.recipe.runs, self.recipe.seed)
+            return identity(model, self.recipe.runs, self.recipe.seed), True
         except Refusal:
-            known = self.lake.slices("models", **settings)
+            known = self.lake.slices("models", model=model_settings(model))
             if not known:
                 raise
-            return dict(self.lake.read(known[-1]).to_pylist()[0])
+            return dict(self.lake.read(known[-1]).to_pylist()[0]), False
+
+    def _published(self, model: ModelSettings) -> dict[str, Any]:
+        settings: dict[str, Any] = {"model": model_settings(model)}
+        row, there = self._identified(model)
+        if not there:
+            return row
         key = Key(settings, (), {"model": row["model_id"]}, (row["model_id"],))
         label = model.path.rstrip("/").rpartition("/")[2].replace("run:", "")
         found = self.lake.find("models", key)
@@ -198,11 +194,21 @@ class Context:
         if self._apis is not None:
             self.remark(made, self._apis.bill())
 
+    def all_here(self, names: Iterable[str]) -> bool:
+        """Whether none of these models is behind an endpoint."""
+        return all(self.model(name).endpoint is None for name in names)
+
     def close(self) -> None:
-        """Free every model, and let the ledger go."""
+        """Free every model, end the workers, and let the ledger go."""
+        if self._workers is not None:
+            workers, self._workers = self._workers, None
+            workers.close()
         if self._apis is not None:
             apis, self._apis = self._apis, None
             apis.close()
+        self._free()
+
+    def _free(self) -> None:
         while self.engines:
             self.engines.popitem()[1].close()
 
@@ -227,21 +233,33 @@ class Context:
         notes: Mapping[str, Any] | None = None,
         model: str | None = None,
         ability: str | None = None,
+        asks: Iterable[str] = (),
     ) -> Slice:
         """The slice of this key: found, or its missing shards made, published one by one, and their cost booked.
 
-        ability: what `compute` asks engines for; where the engine's queue would run dry at a shard's end, it gets two at once."""
+        ability: what `compute` asks engines for; where the engine's queue would run dry at a shard's end, it gets two at once.
+        asks: models that it asks beside; workers compute no shard that asks an endpoint."""
         if (found := self.lake.find(table, key, label=label)) is not None:
             self.say(f"{found.path}: found, nothing to do")
             return found
         does = "api" if ability == "ask" else self.settings.engine.does(ability) if ability else None
         by = {"engine": does, "engine_version": engine_version(does)} if does else {}
+        if distributes(self.recipe, ability) and self.all_here(asks):
+            by["executor"] = self.recipe.executor.name
         with self.lake.publish(table, key, label=label, notes={**(notes or {}), **by}) as publisher:
             tally, began, pending = Tally(model=model), time.monotonic(), publisher.pending()
             share = len(pending) / max(len(publisher.shards), 1)
             with progress(f"{stage} {label}", round(total * share), unit) as advance:
                 at_once = AT_ONCE.get(does, 1) if does else 1
-                for shard, rows in computed(pending, lambda s: compute(s, Work(tally, advance)), at_once):
+                if "executor" in by:
+                    above = tuple(parent.path for parent in key.parents)
+                    named = f"{table}/{publisher.name}"
+                    made_by = self._distributed(named, above, pending, at_once, Work(tally, advance))
+                else:
+                    made_by = in_process.computed(pending, lambda s: compute(s, Work(tally, advance)), at_once)
+                for shard, rows in made_by:
+                    if self._apis is not None:
+                        self._apis.send()
                     publisher.write(shard, rows)
             made = publisher.finish()
         seconds = time.monotonic() - began
@@ -251,24 +269,16 @@ class Context:
         self.say(_made(made, tally, len(pending), seconds))
         return made
 
-
-def computed(
-    shards: Sequence[Shard], compute: Callable[[Shard], pa.Table], at_once: int
-) -> Iterator[tuple[Shard, pa.Table]]:
-    """Each shard with its rows, `at_once` of them in the making: as they are done, or in order where there is one at a time."""
-    if at_once == 1:
-        yield from ((shard, compute(shard)) for shard in shards)
-        return
-    waiting, threads = iter(shards), ThreadPoolExecutor(at_once)
-    try:
-        running = {threads.submit(compute, shard): shard for shard in itertools.islice(waiting, at_once)}
-        while running:
-            for done in wait(running, return_when=FIRST_COMPLETED).done:
-                shard = running.pop(done)
-                yield shard, done.result()
-                running |= {threads.submit(compute, s): s for s in itertools.islice(waiting, 1)}
-    finally:  # after an error nobody waits for the rest: the engine is closed, which ends them
-        threads.shutdown(wait=False, cancel_futures=True)
+    def _distributed(
+        self, slice_: str, parents: tuple[str, ...], pending: Sequence[Shard], at_once: int, work: Work
+    ) -> Iterator[tuple[Shard, pa.Table]]:
+        """Each pending shard with its rows, from workers; what is loaded here makes room for them."""
+        if not pending:
+            return iter(())
+        self._free()
+        if self._workers is None:
+            self._workers = opened(self.recipe)
+        return self._workers.computed(self.stage, slice_, parents, pending, at_once, work)
 
 
 def _name(model: ModelSettings) -> str:

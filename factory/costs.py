@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -25,6 +26,19 @@ class Tally:
         self.items += items
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
+
+
+@dataclass
+class Work:
+    """What a stage's function gets beside its shard: where to count, and how to move the bar."""
+
+    tally: Tally
+    advance: Callable[[int], None]
+
+    def done(self, items: int, tokens_in: int = 0, tokens_out: int = 0) -> None:
+        """Count a batch."""
+        self.tally.add(items, tokens_in, tokens_out)
+        self.advance(items)
 
 
 def book(lake: Lake, stage: str, recipe: str, produced: str, tally: Tally, seconds: float) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from data.lake import Lake
 from data.refusal import Refusal, nearest
 from data.scorers import SCORERS, scorer_of
+from factory import executors
 from factory.config import STAGES, FactoryRecipe
 from factory.context import Context
 from factory.endpoints import check_endpoints
@@ -30,8 +31,7 @@ WITHOUT = {"samples": "sampling.alpha=0", "soft_targets": "leave soft_targets ou
 def run(recipe: FactoryRecipe) -> None:
     """Run the recipe's stages over its lake, or print their estimate."""
     check(recipe)
-    if _all_local(recipe):
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing of the recipe is on the hub: nothing may wait for it
+    go_offline(recipe)
     if recipe.factory.estimate:
         from factory.estimate import estimate
 
@@ -41,6 +41,7 @@ def run(recipe: FactoryRecipe) -> None:
     try:
         _refuse_other_tokens(context)
         for name in recipe.factory.stages:
+            context.stage = name
             importlib.import_module(MODULES[name]).run(context)
     finally:
         context.close()
@@ -53,6 +54,7 @@ def check(recipe: FactoryRecipe) -> None:
         if name not in MODULES:
             raise Refusal(f"no stage named {name!r}: {nearest(name, MODULES)}", f"stages=[{','.join(STAGES)}]")
     check_endpoints(recipe)
+    executors.check(recipe)
     for name, ability in ABILITIES.items():
         if name in stages:
             require(recipe.factory.engine.does(ability), ability)
@@ -162,6 +164,12 @@ def _check_scorer(recipe: FactoryRecipe, name: str, spec: Mapping[str, Any]) -> 
             f"component {name}: no scorer named {scorer!r}; {nearest(scorer, known)}",
             f"correct `scorer:`, or scorers.{scorer}.path=FOLDER",
         )
+
+
+def go_offline(recipe: FactoryRecipe) -> None:
+    """Where nothing of the recipe is on the hub, nothing may wait for it."""
+    if _all_local(recipe):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def _all_local(recipe: FactoryRecipe) -> bool:

@@ -78,7 +78,7 @@ def _ask(context: Context, prompts: Slice, role: str) -> Slice:
     label, name = recipe.name + ("" if role == "teacher" else f"-{role}"), context.model(role).path
     ability = "answer" if context.model("teacher").endpoint is None else "ask"
     return context.make(
-        "answers", "answers", key, label, compute, total=total, unit="answers", model=name, ability=ability
+        "answers", "answers", key, label, compute, total=total, unit="answers", model=name, ability=ability, asks=[role]
     )
 
 

@@ -44,7 +44,17 @@ def publish(
         return pa.Table.from_pylist(merged(rows, added), schema=ANSWERS.schema)
 
     label = context.recipe.name
-    made = context.make(step, "answers", key, label, compute, total=base.rows, unit="answers", ability="answer")
+    made = context.make(
+        step,
+        "answers",
+        key,
+        label,
+        compute,
+        total=base.rows,
+        unit="answers",
+        ability="answer",
+        asks=writers.values(),
+    )
     context.remark_bill(made)
     return [made, tokenised(context, made, prompts)]
 

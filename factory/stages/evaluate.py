@@ -119,6 +119,7 @@ def _prompts(context: Context, role: str, name: str, benchmark: Benchmark) -> Sl
         unit="prompts",
         model=model,
         ability="generate",
+        asks=[who for roles in asks.values() for who in roles.values()],
     )
     context.remark_bill(made)
     return made

@@ -110,7 +110,16 @@ def prompts_translated(context: Context, base: Slice) -> Slice:
     key, label = Key(spec, (base,), {"translator": writer}), base.label
     total = base.rows - int(base.notes.get("held_out", 0))
     made = context.make(
-        STAGE, "prompts", key, label, compute, total=total, unit="prompts", notes=base.notes, ability="answer"
+        STAGE,
+        "prompts",
+        key,
+        label,
+        compute,
+        total=total,
+        unit="prompts",
+        notes=base.notes,
+        ability="answer",
+        asks=[settings.by],
     )
     context.remark_bill(made)
     rows = context.lake.read(made, ["split", "language", "teacher_messages"]).to_pylist()
