@@ -4,7 +4,7 @@ Writes parts under names that hold their own sha256, so that two writers never o
 put: the first writer's stands. An S3 put is atomic and a multipart upload shows nothing until it is complete: a kill or a cut
 connection leaves a whole part, which a rerun finds by its name, or none. Copies lie in $GRPO_KD_CACHE (else the user's cache
 folder) and are compared with their sha256 as they arrive; the folder may be removed whenever nothing runs, unless a call of an API
-was killed: the last lines of its ledger lie there until the next call.
+was killed: the last seconds' lines of its ledger lie there until the next call.
 Endpoint, region and credentials come from the AWS_* variables of the environment and are written nowhere."""
 
 from __future__ import annotations

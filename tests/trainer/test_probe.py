@@ -94,6 +94,17 @@ def test_a_components_file_that_is_missing_is_refused_before_a_run_begins(made: 
     assert not Path(made.recipe.runs).exists()
 
 
+def test_a_component_that_asks_a_model_is_sent_to_the_factorys_evaluation(made: Any) -> None:
+    with pytest.raises(Refusal, match="no model is asked while training") as caught:
+        probe_of(made, probe__components={"judged": {"use": "judge"}})
+    what, then = caught.value.args
+    assert "judged needs replies" in what
+    assert "move judged to factory.benchmarks" in then and "'stages=[evaluate]' 'policies=[run:NAME]'" in then
+    with pytest.raises(Refusal, match="needs answers") as caught:
+        probe_of(made, probe__components={"near": {"use": "similarity", "to": "answers", "metric": "chrf"}})
+    assert "probe.components.near.to=references" in caught.value.args[1]
+
+
 def test_a_stop_text_ends_an_answer_as_it_ended_the_samples(made: Any) -> None:
     recipe = made.with_(losses__rl=0.0, losses__bc=0.0, losses__pt=1.0, probe__every=1)
     recipe = dataclasses.replace(recipe, sampling=dataclasses.replace(recipe.sampling, stop=["\n"]))

@@ -38,13 +38,20 @@ class Apis:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="apis", daemon=True)
         self._thread.start()
-        self.loop.call_soon_threadsafe(self._send)
+        self.loop.call_soon_threadsafe(self._sending)
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Before a shard is published: what its answers cost stands in the lake (for one on object storage: not here alone)."""
+        self.run(self._send())
+
+    async def _send(self) -> None:
+        self.ledger.send()
+
+    def _sending(self) -> None:
         """What was paid for goes to the lake even while nothing new comes. Where it fails, the next write or `close` says so."""
         with contextlib.suppress(Refusal):
             self.ledger.send()
-        self.loop.call_later(SECONDS, self._send)
+        self.loop.call_later(SECONDS, self._sending)
 
     def engine(self, model: ModelSettings, stage: str) -> ApiEngine:
         """The engine that answers for a model; `stage` is what its costs are booked under."""

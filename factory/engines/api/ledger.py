@@ -150,7 +150,7 @@ class Ledger:
             self.send()
 
     def send(self) -> None:
-        """Where the lake is elsewhere: have there what was written since the last time. Called every SECONDS, and by `write`."""
+        """Where the lake is elsewhere: have there what was written since. Called by `write`, every SECONDS, before a shard."""
         if self.lake.remote is None or self._path is None or not self._unsent:
             return
         before, self._sent = self._sent, _append(self.lake, self._path.stem, list(self._lines.values()))
