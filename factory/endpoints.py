@@ -62,7 +62,7 @@ class Endpoint:
     attempts: int = 6
     """Attempts at one answer; waits grow and are drawn at random, unless the server names them."""
     prices: dict[str, Price] = field(default_factory=dict)
-    """Model → {input: USD, output: USD} per million tokens; a budget in money needs it."""
+    """Model → {input: USD, output: USD} per million tokens, as of your bill; a budget in money refuses models that have none."""
     aliases: dict[str, str] = field(default_factory=dict)
     """Model → the name that the server answers under, where that is no dated form of it (a deployment's name)."""
     logprobs: bool = False

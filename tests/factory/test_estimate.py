@@ -141,3 +141,35 @@ def test_whoever_is_asked_stands_in_the_estimate(recipe, change):
     )  # 50 read, 30 written
     assert lines["teacher_check"].tokens_out > 0
     assert not {"teacher_check", "rephrase"} & {line.name for line in _factory(recipe, 5, 10.0)}
+
+
+def test_a_recipes_price_stands_above_the_endpoints(command, tmp_path):
+    own = Path(tmp_path / "conf" / "recipe" / "tiny.yaml")
+    words = (
+        "endpoint=openai",
+        "teacher.path=gpt-4o",
+        "teacher.endpoint=openai",
+        "stages=[prompts,answers]",
+        "estimate=true",
+    )
+    text = own.read_text(encoding="utf-8").replace(
+        "endpoints: {}", "endpoints: {openai: {prices: {gpt-4o: {input: 0, output: 1e6}}}}"
+    )
+    assert "1e6" in text
+    own.write_text(text, encoding="utf-8")
+    code, out, err = command(*words)
+    assert code == 0 and "gpt-4o bills at most about $30.00," in out, out + err  # five answers of six tokens
+
+
+def test_a_budget_in_money_refuses_a_model_without_a_price(command, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    words = (
+        "endpoint=openai",
+        "teacher.path=gpt-9",
+        "teacher.endpoint=openai",
+        "components={}",
+        "reward=null",
+        "budget=5",
+    )
+    code, _, err = command(*words, "stages=[prompts,answers]")
+    assert code == 2 and "what gpt-9 costs at endpoint openai is not known" in err and "prices in the recipe" in err
