@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, Union
 
 from data.refusal import Refusal, nearest
 from factory.rewards._files import FilePath, ModelPath, affixes, digest, model_id, stamp
+from factory.rewards._hub import local
 
 T = TypeVar("T")
 
@@ -70,9 +71,10 @@ def _choice(choices: tuple[Any, ...], value: Any) -> Any:
 def _file(value: Any) -> str:
     if not isinstance(value, str | Path):
         raise ValueError("expected a path")
-    for file in filter(None, (str(value), affixes(str(value)))):
+    own, *_ = [local(file) for file in filter(None, (str(value), affixes(str(value))))]
+    for file in filter(None, (own, affixes(own))):
         stamp(file)
-    return str(value)
+    return own
 
 
 def identify(settings: Any) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 Range: [0, 1]. Cost: words .01 ms; langid .1 ms and half a second to load; fasttext .1 ms, the model's size in memory.
 Cannot see: meaning and grammar. `words` calls names and rare inflections foreign and says nothing of numbers; the
-identifiers are unreliable on few words (`min_words`) and gamed by one word repeated: combine with `repetition`,
-`alphabet`. fastText's public lid.176 never says Faroese: use a model that knows `fao_Latn`. A text without words is
-missing, not 0."""
+identifiers are unreliable on few words (`min_words`, which counts a repeated word once) and gamed by names and by lists of words:
+docs/faroese.md combines them with `spelling`, `prose` and `repetition`. fastText's public lid.176 never says Faroese: use a model
+that knows `fao_Latn` (cis-lmu/glotlid:model.bin), or train one: python -m factory.train_language. A text without words is missing,
+not 0."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from factory.rewards import Batch, Reward
 from factory.rewards._files import FilePath, Stamp, stamp, word_set
 from factory.rewards.text import squash, words
 
-VERSION = 1
+VERSION = 2
 NEEDS = frozenset({"languages"})
 RANGE = (0.0, 1.0)
 MIN_WORDS = {"words": 1, "langid": 4, "fasttext": 4}  # under 4 words identifiers guess
@@ -33,13 +34,13 @@ class Settings:
     method: Literal["words", "langid", "fasttext"] = "langid"
     """Share of words in a word list; py3langid, which knows Faroese; a fastText model."""
     file: FilePath | None = None
-    """Word list (one word a line) of `words`, model of `fasttext`."""
+    """Word list (one word a line) of `words`, model of `fasttext`: a path, or a file of the hub as owner/name:file."""
     language: str = "fo"
     """Code the identifier gives (fo; fao_Latn for GlotLID or OpenLID), or `prompt`: the prompt's own language."""
     output: Literal["probability", "verdict"] = "probability"
     """The identifier's probability of the language; or 1 where it is the most probable one, else 0."""
     min_words: int | None = None
-    """Fewer words than this are missing. Default: 1 for `words`, 4 for the identifiers."""
+    """Fewer different words than this are missing. Default: 1 for `words`, 4 for the identifiers."""
 
     def __post_init__(self) -> None:
         if self.method == "langid" and self.file is not None:
@@ -65,8 +66,8 @@ def _one(batch: Batch, sample: int, settings: Settings, scorer: Scorer) -> Rewar
     line = squash(batch.texts[sample])  # identifiers read one line
     found = [word for word in words(line) if not word[0].isdigit()]
     least = settings.min_words or MIN_WORDS[settings.method]
-    if len(found) < least:
-        return Reward.missing(f"{len(found)} words: {settings.method} needs {least}")
+    if len(set(found)) < least:
+        return Reward.missing(f"{len(set(found))} different words: {settings.method} needs {least}")
     language = batch.languages[sample] if settings.language == "prompt" else settings.language
     if language is None and settings.method != "words":
         return Reward.missing("the prompt has no language")

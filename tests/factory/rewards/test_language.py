@@ -39,6 +39,13 @@ def test_min_words_is_a_floor_for_saying_anything(value: Value, word_list: str) 
     assert value(FAROESE, use="language", min_words=9) is None
 
 
+def test_a_word_said_again_is_no_further_word(value: Value, word_list: str) -> None:
+    assert value("Eg eg eg eg", use="language") is None
+    assert value("Hon býr hon býr hon býr", use="language") is None
+    assert value("Hon býr her nú, hon býr her", use="language") is not None
+    assert value("er er lundi", use="language", method="words", file=word_list, min_words=3) is None
+
+
 def test_langid_tells_faroese_on_several_lines(value: Value) -> None:
     lines = FAROESE.replace(" í", "\n\ní")
     assert (value(lines, use="language") or 0) > 0.5  # the likeliest of 140 languages
