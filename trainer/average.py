@@ -26,9 +26,9 @@ def average(settings: AverageSettings) -> None:
     """Write the average, or find it made. The body of `python -m trainer.average`."""
     from data.fingerprint import weights_fingerprint
     from data.keys import digest
-    from trainer.journal import held
+    from trainer.journal import claim_made, held, refuse_other
 
-    run = _claimed(settings)
+    run = claim_made(settings.run, settings.runs)
     with ExitStack() as stack:
         parents = [stack.enter_context(opened(name, settings.runs)) for name in settings.parents]
         start_name = _start_name(settings, parents) if settings.kind in AROUND_START else None
@@ -37,30 +37,11 @@ def average(settings: AverageSettings) -> None:
         fingerprints = [weights_fingerprint(p.folder) for p in [*parents, *([start] if start else [])]]
         hash_ = digest([settings.kind, settings.t, settings.weights, fingerprints])
         if run.record is not None:
-            _refuse_other(run, hash_)
+            refuse_other(run, hash_)
             print(f"found run {run.name}: the same average")
             return
         with held(run):
             _write(settings, parents, start, run, hash_)
-
-
-def _claimed(settings: AverageSettings) -> Run:
-    from data.refusal import Refusal
-    from trainer.journal import NAME, Run
-
-    run = Run(settings.run, Path(settings.runs) / settings.run)
-    if not NAME.fullmatch(settings.run):
-        raise Refusal(f"run={settings.run}: letters, digits, dot, dash and underscore only", "run=ANOTHER_NAME")
-    if run.record is None and run.folder.exists() and any(path.name != ".lock" for path in run.folder.iterdir()):
-        raise Refusal(f"{run.folder} exists and is no run", "run=ANOTHER_NAME")
-    return run
-
-
-def _refuse_other(run: Run, hash_: str) -> None:
-    from data.refusal import Refusal
-
-    if run.record is None or run.record["configuration_hash"] != hash_:
-        raise Refusal(f"run {run.name} exists and is another model", f"run=ANOTHER_NAME, or rm -r {run.folder}")
 
 
 def _start_name(settings: AverageSettings, parents: Sequence[Parent]) -> str:

@@ -135,6 +135,22 @@ def claim(recipe: Recipe, hash_: str) -> tuple[Run, str]:
     )
 
 
+def claim_made(name: str, runs: str) -> Run:
+    """The run of a command that makes a model without training; new, or made already. Refuses folders that are no runs."""
+    if not NAME.fullmatch(name):
+        raise Refusal(f"run={name}: letters, digits, dot, dash and underscore only", "run=ANOTHER_NAME")
+    run = Run(name, Path(runs) / name)
+    if run.record is None and run.folder.exists() and any(path.name != ".lock" for path in run.folder.iterdir()):
+        raise Refusal(f"{run.folder} exists and is no run", "run=ANOTHER_NAME")
+    return run
+
+
+def refuse_other(run: Run, hash_: str) -> None:
+    """Refuse a run that exists and was made from something else."""
+    if run.record is None or run.record["configuration_hash"] != hash_:
+        raise Refusal(f"run {run.name} exists and is another model", f"run=ANOTHER_NAME, or rm -r {run.folder}")
+
+
 def _refuse_journalled(recipe: Recipe, run: Run) -> None:
     """Refuse a name under which the lake knows a run in another folder: its rows would be replaced."""
     known = [path for path in Lake.open(recipe.lake).journal("runs") if path.stem == run.name]
