@@ -1,9 +1,9 @@
-"""A chat-completions server that fails on purpose, in a process of its own: `python api_server.py PORT_FILE LOG`.
+"""A chat-completions server that fails on purpose, in a process of its own: `python api_server.py PORT_FILE LOG [TOKENIZER]`.
 
 Every request is a line of LOG before it is answered, every answer one after it was sent. A message's first word says what goes
 wrong: `429:2` twice status 429 with Retry-After, then an answer; `hang:1`, `cut:1`, `500:1`, `503date:1`, `junk:1`, `empty:1`,
 `other:1`, `filter`, `filter400`, `refuse`, `null`, `401`, `403`, `404`, `quota`, `echo` (the key in the answer), `slow:0.2`.
-A judge's: `score:4` and `verdict:yes` end in that line; any other word in none."""
+A judge's: `score:4` and `verdict:yes` end in that line, any other word in none. Billed are words, or TOKENIZER's tokens."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 LOCK = threading.Lock()
 SEEN: Counter[str] = Counter()
 LOG: Any = None
+COUNT: Callable[[str], int] = lambda text: len(text.split())  # noqa: E731
 PERSISTENT = ("401", "403", "404", "quota", "filter", "filter400", "refuse", "null", "echo", "dear", "score", "verdict")
 
 
@@ -77,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
         usage: dict[str, int] | None = None,
         **message: Any,
     ) -> None:
-        read, written = sum(len(m["content"].split()) for m in body["messages"]), len((text or "").split())
+        read, written = sum(COUNT(m["content"]) for m in body["messages"]), COUNT(text or "")
         choice: dict[str, Any] = {
             "index": 0,
             "finish_reason": reason,
@@ -185,6 +187,10 @@ def _value(body: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     port_file = Path(sys.argv[1])
+    if len(sys.argv) > 3:
+        from tokenizers import Tokenizer
+
+        COUNT = lambda text: len(Tokenizer.from_file(sys.argv[3]).encode(text).ids)  # noqa: E731
     with Path(sys.argv[2]).open("a", encoding="utf-8") as LOG, ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         partial = port_file.with_suffix(".tmp")
         partial.write_text(str(server.server_address[1]))

@@ -43,11 +43,18 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def tokenizer() -> str | None:
+    """The tokenizer's file whose tokens the server bills; None: words. A test module may name one."""
+    return None
+
+
+@pytest.fixture
+def server(tmp_path: Path, tokenizer: str | None) -> Iterator[Server]:
     """`tests/factory/engines/api_server.py` as a process."""
     port, log = tmp_path / "port", tmp_path / "server.jsonl"
     script = Path(__file__).with_name("api_server.py")
-    process = subprocess.Popen([sys.executable, str(script), str(port), str(log)])
+    counting = [] if tokenizer is None else [tokenizer]
+    process = subprocess.Popen([sys.executable, str(script), str(port), str(log), *counting])
     began = time.monotonic()
     while not port.exists():
         assert process.poll() is None and time.monotonic() - began < 20
