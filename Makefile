@@ -6,7 +6,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 SOURCES := data factory trainer tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check static bench faults bench-env vllm-env test-vllm
+.PHONY: help demo test check static dictionary bench faults bench-env vllm-env test-vllm
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,11 @@ static: .venv/.installed  ## the part of check that runs no test
 
 test-vllm: .venv-vllm/.installed  ## the tests that need vLLM, in its environment (minutes)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -m vllm tests/factory
+
+dictionary: build/bench/npm/node_modules/dictionary-fo/index.dic  ## the Faroese spelling dictionary by npm (GPL, LGPL or MPL)
+
+build/bench/npm/node_modules/dictionary-fo/index.dic:
+	npm install --silent --no-audit --prefix build/bench/npm dictionary-fo@2.1.0
 
 bench: .venv/.installed  ## speed and memory, each figure beside its goal
 	OMP_NUM_THREADS=1 $(RUN) tests/bench/run.py
