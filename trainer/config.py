@@ -69,7 +69,8 @@ class Losses:
     aggregation: str | None = None
     """token, sample, sequence, constant or prompt in place of every objective's own; null: its own."""
     phases: list[Any] = field(default_factory=list)
-    """Blocks of steps with other weights, in order, e.g. [{steps: 30, rl: 0}]; after the last the weights above hold."""
+    """Blocks of steps with other weights, in order, e.g. [{steps: 30, rl: 0}]; after the last the weights above hold. A block with
+    trainable: embeddings moves the input and output embeddings alone."""
     cycle: bool = False
     """Whether the phases begin again after the last: alternating schedules."""
     bc_weighting: str | None = None

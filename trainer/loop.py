@@ -25,7 +25,7 @@ from trainer.final import finish, row_of
 from trainer.journal import Metrics, Run, claim, disk, held, publish, refuse_unknown
 from trainer.losses import next_beta
 from trainer.normalise import normalised
-from trainer.optimiser import move
+from trainer.optimiser import embeddings, hold, move
 from trainer.plan import Items, StepPlan, plan_step
 from trainer.prepare import ADVANTAGES, prepare, streams
 from trainer.progress import progress
@@ -146,6 +146,8 @@ def _moved(training: Training, plan: StepPlan, values: Mapping[str, float]) -> d
     settings, model = training.recipe.trainer, training.policy.model
     rate = schedule.learning_rate(settings.optimiser, training.step, training.steps)
     scale = _rate_scale(training, values)
+    if schedule.trainable(settings.losses, training.step) == "embeddings":
+        hold(model, embeddings(model))
     norm = move(training.optimiser, model, rate * scale, settings.optimiser.clip, training.step)
     if training.average is not None:
         training.average.update(model)

@@ -33,6 +33,20 @@ def build(settings: Optimiser, model: torch.nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(kept, lr=settings.lr, betas=(settings.betas[0], settings.betas[1]))
 
 
+def embeddings(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """The parameters of the input embedding and of the output layer; one where they are tied."""
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[operator]
+    return list({id(p): p for layer in layers if layer is not None for p in layer.parameters()}.values())
+
+
+def hold(model: torch.nn.Module, moving: Sequence[torch.nn.Parameter]) -> None:
+    """Forget the gradients of all other parameters: an optimiser leaves alone, decay and state too, what has none."""
+    kept = {id(parameter) for parameter in moving}
+    for parameter in trained(model).values():
+        if id(parameter) not in kept:
+            parameter.grad = None
+
+
 def move(optimiser: torch.optim.Optimizer, model: torch.nn.Module, rate: float, clip: float | None, step: int) -> float:
     """One step at this learning rate; returns the gradient's norm before clipping and clears the gradients."""
     gradients = [p.grad for p in trained(model).values() if p.grad is not None]

@@ -96,10 +96,21 @@ def ready(policy: Policy, recipe: TrainerRecipe, here: World) -> Policy:
     """The loaded policy as it is trained: with adapters, recomputing its layers, or spread over processes, as the recipe says."""
     settings = recipe.trainer.optimiser
     if wanted(settings.lora, sum(p.numel() for p in policy.model.parameters())):
+        _refuse_frozen_embeddings(recipe)
         with_adapter(policy, settings.lora, seed=recipe.seed)
     if settings.compute.activation_checkpointing:
         checkpoint_activations(policy)
     return spread(policy, here) if _spreads(recipe, here) else policy
+
+
+def _refuse_frozen_embeddings(recipe: TrainerRecipe) -> None:
+    """Adapters leave the embeddings frozen: a phase that moves these alone would move nothing."""
+    losses = recipe.trainer.losses
+    if any(dict(phase).get("trainable", "all") == "embeddings" for phase in losses.phases):
+        raise Refusal(
+            "losses.phases: trainable=embeddings under LoRA, which freezes the embeddings, would train nothing",
+            "optimiser.lora.enabled=false; with too little memory for that, optimiser.compute.parallel=fsdp under torchrun",
+        )
 
 
 def _estimated(recipe: TrainerRecipe, reading: Reading, here: World) -> None:

@@ -13,6 +13,7 @@ from data.refusal import Refusal, nearest
 from trainer.config import Losses, Optimiser
 
 TERMS = ("rl", "bc", "pt", "kl", "soft")
+TRAINABLE = ("all", "embeddings")
 _NEXT = "python -m trainer --help"
 
 
@@ -62,25 +63,42 @@ def weights(losses: Losses, step: int) -> Weights:
     """The weights of a step: those of its phase, a line in a phase counting from the phase's first step.
 
     After the last phase the section's own weights hold, or, with `cycle`, the phases begin again."""
-    own: dict[str, Any] = {name: getattr(losses, name) for name in TERMS}
-    phases = [_phase(dict(phase)) for phase in losses.phases]
-    length = sum(steps for steps, _ in phases)
-    if losses.cycle and length:
-        step = (step - 1) % length + 1
-    for steps, changes in phases:
-        if step <= steps:
-            own |= changes
-            break
-        step -= steps
+    step, phase = _phase_at(losses, step)
+    own: dict[str, Any] = {name: phase.get(name, getattr(losses, name)) for name in TERMS}
     values = {name: line(name, value, step) for name, value in own.items()}
     return Weights(values["rl"], values["bc"], values["pt"], values["kl"] if values["rl"] else 0.0, values["soft"])
 
 
+def trainable(losses: Losses, step: int) -> str:
+    """What moves in a step: all, or embeddings (input and output), where the phase says so.
+
+    >>> [trainable(Losses(phases=[{"steps": 2, "trainable": "embeddings"}]), step) for step in (1, 2, 3)]
+    ['embeddings', 'embeddings', 'all']
+    """
+    return str(_phase_at(losses, step)[1].get("trainable", "all"))
+
+
+def _phase_at(losses: Losses, step: int) -> tuple[int, dict[str, Any]]:
+    """(the step counted from its phase's first, what the phase says); behind the last phase nothing is said."""
+    phases = [_phase(dict(phase)) for phase in losses.phases]
+    length = sum(steps for steps, _ in phases)
+    if losses.cycle and length:
+        step = (step - 1) % length + 1
+    for steps, says in phases:
+        if step <= steps:
+            return step, says
+        step -= steps
+    return step, {}
+
+
 def _phase(phase: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """(steps, weights) of one phase."""
+    """(steps, weights and what moves) of one phase."""
     steps = int(_number("phases.steps", phase.pop("steps", None)))
+    moves = phase.get("trainable", "all")
+    if moves not in TRAINABLE:
+        raise Refusal(f"losses.phases: trainable={moves} is none of {', '.join(TRAINABLE)}", _NEXT)
     for key in phase:
-        if key not in TERMS:
+        if key not in (*TERMS, "trainable"):
             raise Refusal(f"losses.phases: no term named {key!r}: {nearest(str(key), TERMS)}", _NEXT)
     return steps, phase
 

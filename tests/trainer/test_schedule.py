@@ -8,7 +8,7 @@ import pytest
 
 from data.refusal import Refusal
 from trainer.config import Losses, Optimiser
-from trainer.schedule import Weights, ever, learning_rate, weights
+from trainer.schedule import Weights, ever, learning_rate, trainable, weights
 
 
 def test_a_line_runs_from_its_first_step_to_its_last_and_stays() -> None:
@@ -76,3 +76,10 @@ def test_the_rate_warms_up_and_falls_to_its_final_share(schedule: str, expected:
 def test_weights_that_are_none_are_refused(losses: dict[str, Any], said: str) -> None:
     with pytest.raises(Refusal, match=said):
         weights(Losses(**losses), 1)
+
+
+def test_a_phase_says_what_moves_and_behind_the_last_all_does() -> None:
+    losses = Losses(pt=1.0, phases=[{"steps": 2, "trainable": "embeddings"}, {"steps": 1, "rl": 0}])
+    assert [trainable(losses, step) for step in range(1, 6)] == ["embeddings", "embeddings", "all", "all", "all"]
+    with pytest.raises(Refusal, match="trainable=heads is none of all, embeddings"):
+        trainable(Losses(phases=[{"steps": 1, "trainable": "heads"}]), 1)
