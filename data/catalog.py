@@ -6,6 +6,7 @@ would let COPY overwrite a listed shard; so the statement's type is checked firs
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -173,6 +174,8 @@ def _shard_refusal(message: str, files: list[Path]) -> Refusal:
     if named is None:
         return Refusal(what, "python -m data verify")
     state = "is missing" if not named.is_file() else "is no whole Parquet file"
+    if named.is_file() and not os.access(named, os.R_OK):
+        return Refusal(f"shard {named} cannot be read: Permission denied", f"chmod u+r {named}")
     return Refusal(f"shard {named} {state}", "python -m data verify, then run the factory's stage again")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 
 class Refusal(Exception):
@@ -22,14 +23,36 @@ class Refusal(Exception):
         super().__init__(what, next_command)
 
     def __str__(self) -> str:
-        what, next_command = self.args
+        what, next_command = (_one_line(part) for part in self.args)
         return f"error: {what}\n       next: {next_command}"
+
+
+def _one_line(text: str) -> str:
+    """Without line breaks and control characters: words of a server or a file must not move the cursor or pass for a command.
+
+    >>> _one_line("no\\n       next: rm \\x1b[2J")
+    'no        next: rm  [2J'
+    """
+    return "".join(c if c.isprintable() else " " for c in str(text))
 
 
 def in_range(name: str, value: float | None, low: float, high: float = math.inf, *, command: str = "factory") -> None:
     """Refuse a number below `low`, above `high`, or not finite; None is off and passes."""
     if value is not None and not (math.isfinite(value) and low <= value <= high):
         raise Refusal(f"{name}={value} is outside {low:g} … {high:g}", f"python -m {command} --help")
+
+
+def is_address(url: str) -> bool:
+    """Whether a text is an http address that can be connected to.
+
+    >>> [is_address(url) for url in ("https://host:8000/v1", "host/v1", "http://", "http://host:99999")]
+    [True, False, False, False]
+    """
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is no number, or none below 65536
+        return False
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

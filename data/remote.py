@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from data.contract import TABLES, Table
 from data.places import MANIFEST, Place, only_missing, whole
-from data.refusal import Refusal
+from data.refusal import Refusal, is_address
 from data.storage import COPIES_OF, disk_refusal, replace_durably, write_shard
 
 SCHEME = "s3://"
@@ -65,6 +65,10 @@ class Bucket:
         if not found:
             raise Refusal(f"{uri} is no address of a lake", "lake=s3://BUCKET/PREFIX, or lake=FOLDER")
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+        if endpoint and not is_address(endpoint):  # the library would panic
+            raise Refusal(
+                f"{uri}: AWS_ENDPOINT_URL is {endpoint!r}, no http address", "export AWS_ENDPOINT_URL=https://HOST"
+            )
         plain = {"allow_http": True} if endpoint.startswith("http://") else {}
         options: Any = {**CLIENT, **plain}
         retry: Any = RETRY

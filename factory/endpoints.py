@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from data.refusal import Refusal, in_range, nearest
+from data.refusal import Refusal, in_range, is_address, nearest
 
 if TYPE_CHECKING:
     from data.config import ModelSettings
@@ -78,7 +78,7 @@ class Endpoint:
                 "an endpoint's base_url holds credentials, and settings are written to disk",
                 "name a variable with the key: factory.endpoints.NAME.api_key_env=VARIABLE",
             )
-        if not re.match(r"https?://\w|\?\?\?$", self.base_url):
+        if self.base_url != MISSING and not is_address(self.base_url):
             raise Refusal(
                 f"endpoints.NAME.base_url {self.base_url!r} is no http address",
                 "base_url: https://HOST/v1 in the recipe",

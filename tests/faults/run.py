@@ -1,7 +1,7 @@
 """`make faults`: every bad input with the first line of its answer, then the kills with their counts.
 
 Runs the tests of this folder and prints what they report: a case stands in one place, its test. FAULT_KILLS is the number of kills
-(200). Exits with 1 where an input is not answered as it should be, where there are fewer than 100, or where a kill left its mark."""
+(200). Exits with 1 where an input is not answered as it should be, where there are fewer than 100, or where a kill left a mark."""
 
 from __future__ import annotations
 

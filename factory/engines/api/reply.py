@@ -41,7 +41,7 @@ def read_reply(raw: bytes, asked: str, alias: str | None) -> Reply:
         if not isinstance(served, str) or not isinstance(content, str | None) or not isinstance(reason, str | None):
             raise TypeError("content, finish_reason or model is no text")
         tokens = [_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
-        ids, logprobs = choice.get("token_ids"), _logprobs(choice.get("logprobs"))
+        ids, logprobs = _ids(choice.get("token_ids")), _logprobs(choice.get("logprobs"))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise Transient(f"no chat completion but {_start(raw)}", billed=True) from error
     if not is_model(served, asked, alias):
@@ -55,7 +55,9 @@ def read_reply(raw: bytes, asked: str, alias: str | None) -> Reply:
     named = asked if served == alias else served
     if text is None:  # what was cut is no answer, and neither are its tokens
         return Reply(None, reason, named, tokens[0], tokens[1])
-    return Reply(text, reason, named, tokens[0], tokens[1], _ids(ids), logprobs)
+    if ids is not None and logprobs is not None and len(ids) != len(logprobs):  # one of them is of another answer
+        ids = logprobs = None
+    return Reply(text, reason, named, tokens[0], tokens[1], ids, logprobs)
 
 
 def is_model(served: str, asked: str, alias: str | None) -> bool:
