@@ -35,8 +35,8 @@ def sample_rows(made: Any) -> list[dict[str, Any]]:
     return made.lake.read(slices(made).samples).to_pylist()
 
 
-def teach(made: Any, publish: Publish, change: Callable[[dict[str, Any], int], None] = lambda row, i: None) -> None:
-    """Scores of a teacher that the lake knows: −(i + t/10) at token t of sample i."""
+def name_teacher(made: Any, publish: Publish) -> None:
+    """The teacher's row of `models`, id-t."""
     model = {"model_id": "id-t", "name": "teacher", "weights": "w", "tokenizer": "t", "chat_template": "c"}
     model |= {"dtype": "float32", "head_dtype": "float32"}
     publish(
@@ -46,6 +46,11 @@ def teach(made: Any, publish: Publish, change: Callable[[dict[str, Any], int], N
         [[model]],
         "teacher",
     )
+
+
+def teach(made: Any, publish: Publish, change: Callable[[dict[str, Any], int], None] = lambda row, i: None) -> None:
+    """Scores of a teacher that the lake knows: −(i + t/10) at token t of sample i."""
+    name_teacher(made, publish)
     rows = []
     for i, sample in enumerate(sample_rows(made)):
         row = {key: sample[key] for key in ("group_id", "sample_index")}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from data.config import ModelSettings, model_settings
 from data.lake import Key
-from data.manifest import Slice
 from data.pool import soft_targets_key
 from data.refusal import Refusal
 from trainer.config import Losses
@@ -20,28 +20,22 @@ from trainer.soft import soft_source
 from trainer.sources import Reading, resolve
 from trainer.stream import Stream
 
-TEACHER = ModelSettings(path="teacher")
+sys.path.append(str(Path(__file__).parent))
+
+from taught import TEACHER, Publish, name_teacher
+
 SPECS = {
     "sampled": {"kind": "sampled", "draws": 8, "seed": 0},
     "top_k": {"kind": "top_k", "k": 2},
     "student_m": {"kind": "student_m", "k": 2},
 }
-Publish = Callable[..., Slice]
 
 
 def soften(
     made: Any, publish: Publish, kind: str = "sampled", change: Callable[[list[Any]], None] = lambda rows: None
 ) -> None:
     """Targets of 1 + t % 3 ids at token t of each answer, in another order than the answers."""
-    model = {"model_id": "id-t", "name": "teacher", "weights": "w", "tokenizer": "t", "chat_template": "c"}
-    model |= {"dtype": "float32", "head_dtype": "float32"}
-    publish(
-        made.lake,
-        "models",
-        Key({"model": model_settings(TEACHER)}, (), {"model": "id-t"}, ("t",)),
-        [[model]],
-        "teacher",
-    )
+    name_teacher(made, publish)
     base, random = made.lake.slices("answer_tokens")[0], np.random.default_rng(0)
     shards = []
     for index in range(2):
