@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from data.refusal import Refusal
 from factory.rewards._files import Stamp, affixes, stamp, word_set
 from factory.rewards.text import word_matches
 
 MOST_WORDS = 300_000  # remembered at once, some 50 MB; a pool has fewer, gibberish has no end
+SHOWN = 3  # words told beside a value
+Names = Literal["skip", "count"]
+"""What becomes of words that the language lacks, with a capital within a sentence: they may be names."""
 _OPENING = frozenset(".!?:…\n")  # between two words: the second one opens a sentence
 
 
@@ -83,3 +87,18 @@ def spelt(text: str) -> list[tuple[str, bool]]:
         if word.isalpha() or not any(letter.isdigit() for letter in word):
             found.append((word, not opens and word[0].isupper()))
     return found
+
+
+def judged(text: str, language: Sequence[Known], names: Names) -> list[tuple[str, bool]]:
+    """The words that count, in order, each with whether the language's files know it."""
+    verdicts = [(word, name, any(words[word] for words in language)) for word, name in spelt(text)]
+    return [(word, ours) for word, name, ours in verdicts if ours or not name or names == "count"]
+
+
+def told(what: str, words: Sequence[str]) -> str | None:
+    """The first of these words as a reward's detail; None where there are none.
+
+    >>> told("unknown", ["hus", "bil", "tog", "fly"])
+    'unknown: hus, bil, tog'
+    """
+    return f"{what}: {', '.join(words[:SHOWN])}" if words else None

@@ -8,16 +8,14 @@ fewer false alarms: loans that it lacks count as foreign."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from factory.rewards import Batch, Reward
-from factory.rewards._dictionary import Known, known, spelt
+from factory.rewards._dictionary import Known, Names, judged, known, told
 from factory.rewards._files import FilePath
 
 VERSION = 1
 NEEDS: frozenset[str] = frozenset()
 RANGE = (0.0, 1.0)
-SHOWN = 3  # foreign words told beside the value
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Settings:
     """Needed: files of the language that the sample should be in."""
     foreign: tuple[FilePath, ...] = ()
     """Needed: files of the languages that it should not be in."""
-    names: Literal["skip", "count"] = "skip"
+    names: Names = "skip"
     """What becomes of words that the own language lacks, with a capital within a sentence."""
 
     def __post_init__(self) -> None:
@@ -43,16 +41,8 @@ def score(batch: Batch, settings: Settings) -> list[Reward]:
 
 
 def _one(text: str, own: list[Known], foreign: list[Known], settings: Settings) -> Reward:
-    count = found = 0
-    shown: list[str] = []
-    for word, name in spelt(text):
-        ours = any(words[word] for words in own)
-        if name and not ours and settings.names == "skip":
-            continue
-        count += 1
-        if not ours and any(words[word] for words in foreign):
-            found += 1
-            shown.append(word)
-    if not count:
+    verdicts = judged(text, own, settings.names)
+    if not verdicts:
         return Reward.missing("no words that count")
-    return Reward(found / count, detail=f"foreign: {', '.join(shown[:SHOWN])}" if shown else None)
+    found = [word for word, ours in verdicts if not ours and any(words[word] for words in foreign)]
+    return Reward(len(found) / len(verdicts), detail=told("foreign", found))

@@ -9,16 +9,14 @@ one right word repeated: combine with `repetition`. Faroese: index.dic of the np
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from factory.rewards import Batch, Reward
-from factory.rewards._dictionary import Known, known, spelt
+from factory.rewards._dictionary import Known, Names, judged, known, told
 from factory.rewards._files import FilePath
 
 VERSION = 1
 NEEDS: frozenset[str] = frozenset()
 RANGE = (0.0, 1.0)
-SHOWN = 3  # unknown words told beside the value
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Settings:
 
     dictionary: FilePath | None = None
     """Needed: a hunspell .dic with its .aff beside it, or a list with one word a line."""
-    names: Literal["skip", "count"] = "skip"
+    names: Names = "skip"
     """What becomes of unknown words with a capital within a sentence."""
     min_words: int = 1
     """Fewer words that count than this are missing."""
@@ -46,10 +44,8 @@ def score(batch: Batch, settings: Settings) -> list[Reward]:
 
 
 def _one(text: str, words: Known, settings: Settings) -> Reward:
-    skip = settings.names == "skip"
-    verdicts = [(word, words[word]) for word, name in spelt(text) if not (skip and name) or words[word]]
+    verdicts = judged(text, [words], settings.names)
     if len(verdicts) < settings.min_words:
         return Reward.missing(f"{len(verdicts)} words count, {settings.min_words} are needed")
     unknown = [word for word, right in verdicts if not right]
-    told = f"unknown: {', '.join(unknown[:SHOWN])}" if unknown else None
-    return Reward(1 - len(unknown) / len(verdicts), detail=told)
+    return Reward(1 - len(unknown) / len(verdicts), detail=told("unknown", unknown))

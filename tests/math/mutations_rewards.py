@@ -10,8 +10,9 @@ VERIFIER, NUMERALS, LOGLIK = f"{FOLDER}verifier.py", f"{FOLDER}_numerals.py", f"
 LANGUAGE, ALPHABET, REPETITION = f"{FOLDER}language.py", f"{FOLDER}alphabet.py", f"{FOLDER}repetition.py"
 LENGTH, FORMAT, TEXT = f"{FOLDER}length.py", f"{FOLDER}format.py", f"{FOLDER}text.py"
 FLUENCY, SPELLING, FOREIGN = f"{FOLDER}fluency.py", f"{FOLDER}spelling.py", f"{FOLDER}foreign_words.py"
+WORDS = f"{FOLDER}_dictionary.py"
 REWARD_MODEL, EXECUTION = f"{FOLDER}reward_model.py", f"{FOLDER}execution.py"
-CHRF = f"{FOLDER}_chrf.py"
+CHRF, PROSE = f"{FOLDER}_chrf.py", f"{FOLDER}prose.py"
 EVALUATE, SCORES, TOKENS = "factory/stages/evaluate.py", "factory/stages/scores.py", "factory/engines/tokens.py"
 POOL = "data/pool.py"
 SIMILAR, AGREED, HELD = (
@@ -25,6 +26,7 @@ VERIFIED, READ, WORDS = (
     named(f"{TESTS}test_text.py"),
 )
 OTHERS, LETTERS = named(f"{TESTS}test_others.py"), named(f"{TESTS}test_alphabet.py")
+PROSAIC = named(f"{TESTS}test_prose.py")
 FLUENT = named(f"{TESTS}test_fluency.py")
 SPELT = named(
     f"{TESTS}test_spelling.py",
@@ -44,6 +46,7 @@ SPOKEN = named(
     f"{TESTS}test_language.py",
     "test_share_of_known_words",
     "test_min_words_is_a_floor_for_saying_anything",
+    "test_a_word_said_again_is_no_further_word",
     "test_langid_tells_faroese_on_several_lines",
     "test_the_prompts_own_language_can_be_the_target",
     "test_a_probability_above_one_is_one",
@@ -140,7 +143,10 @@ MUTATIONS = [
     Mutation(SPELLING, "1 - len(unknown) / len(verdicts)", "len(unknown) / len(verdicts)", "spelling: turned", SPELT),
     Mutation(SPELLING, "1 - len(unknown) / len(verdicts)", "1 - len(set(unknown)) / len(verdicts)",
              "spelling: each word once", SPELT),
-    Mutation(FOREIGN, "Reward(found / count,", "Reward(found / (found or 1),", "foreign words: not a share", SPELT),
+    Mutation(FOREIGN, "Reward(len(found) / len(verdicts),", "Reward(len(found) / (len(found) or 1),",
+             "foreign words: not a share", SPELT),
+    Mutation(WORDS, "if ours or not name or names", "if not name or names", "spelling: known names skipped", SPELT),
+    Mutation(WORDS, "if ours or not name or names", "if ours or names", "spelling: unknown words skipped", SPELT),
     Mutation(FOREIGN, "if not ours and any(", "if any(", "foreign words: own ones too", SPELT),
     Mutation(REWARD_MODEL, "sum(known) / len(known)", "max(known)", "reward model: the best score", JUDGED),
     Mutation(REWARD_MODEL, "(tensor / len(paths))", "(tensor / 2)", "reward model: weights of two", JUDGED),
@@ -153,7 +159,12 @@ MUTATIONS = [
     Mutation(LANGUAGE, "sum(word in known for word in found) / len(found)", "float(all(word in known for word in found))",
              "language: every word", SPOKEN),
     Mutation(LANGUAGE, "if not word[0].isdigit()]", "if True]", "language: numbers are words", SPOKEN),
-    Mutation(LANGUAGE, "if len(found) < least", "if len(found) <= least", "language: least words", SPOKEN),
+    Mutation(LANGUAGE, "if len(set(found)) < least", "if len(set(found)) <= least", "language: least words", SPOKEN),
+    Mutation(LANGUAGE, "if len(set(found)) < least", "if len(found) < least", "language: a word again is a word", SPOKEN),
+    Mutation(PROSE, "word if word.islower() else", "word if word else", "prose: names and numbers count", PROSAIC),
+    Mutation(PROSE, "different += held[word] == 1", "different += 1", "prose: repeated words count", PROSAIC),
+    Mutation(PROSE, "different -= held[gone] == 0", "different -= 1", "prose: forgotten too early", PROSAIC),
+    Mutation(PROSE, "(share - settings.low) /", "share /", "prose: no floor", PROSAIC),
     Mutation(LANGUAGE, "float(best == language) if", "float(best != language) if", "language: verdict turned", SPOKEN),
     Mutation(LANGUAGE, "float(probabilities[language])", "float(max(probabilities.values()))", "language: of the best", SPOKEN),
     Mutation(LANGUAGE, "Reward(min(1.0, scorer(", "Reward(max(0.0, scorer(", "language: above 1", SPOKEN),
