@@ -35,6 +35,7 @@ def test_names_within_a_sentence_are_left_out_if_unknown(value: Value, dictionar
     assert spelling(text) == 1.0
     assert spelling(text, names="count") == pytest.approx(3 / 4)
     assert spelling("hon er á Ísoy") == spelling("hon er á Ísoy", names="count") == 1.0
+    assert spelling("hon er a Ísoy") == pytest.approx(3 / 4)  # a name that is known counts
     assert spelling("Alvoy er á") == pytest.approx(2 / 3)  # what opens a sentence need not be a name
     assert spelling("hon er. Alvoy er") == pytest.approx(3 / 4)
     assert spelling("hon er\nAlvoy er") == pytest.approx(3 / 4)
