@@ -48,8 +48,9 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """`tiny_model(family, tmp_path=None, **overrides)`: the folder of a random model with its tokenizer.
 
-    Families: llama, qwen3, mistral, gemma3, gpt2, bloom. Overrides are configuration fields, and `seed`. Without `tmp_path` the
-    folder is shared by the session (do not write into it); with it the test gets its own copy."""
+    Families: llama, qwen3, mistral, gemma3, gpt2, bloom. Overrides are configuration fields, `seed`, and what the
+    tokenizer is trained on (`text`, a list) and grows to (`tokens`). Without `tmp_path` the folder is shared by the session (do not
+    write into it); with it the test gets its own copy."""
     root = tmp_path_factory.mktemp("models")
 
     def make(family: str, tmp_path: Path | None = None, **overrides: Any) -> str:
@@ -123,7 +124,9 @@ def _write_model(family: str, folder: Path, overrides: dict[str, Any]) -> None:
     import torch
     import transformers
 
-    tokenizer = _sentencepiece_like() if family in ("mistral", "gemma3") else _byte_level()
+    text, marked = overrides.pop("text", TEXT), family in ("mistral", "gemma3")
+    tokens = overrides.pop("tokens", 360 if marked else 300)
+    tokenizer = _sentencepiece_like(text, tokens) if marked else _byte_level(text, tokens)
     name, fields = CONFIGS[family]
     seed = overrides.pop("seed", 0)
     ids = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
@@ -134,7 +137,7 @@ def _write_model(family: str, folder: Path, overrides: dict[str, Any]) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _byte_level() -> Any:
+def _byte_level(text: list[str], tokens: int) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     core = Tokenizer(models.BPE())
@@ -142,13 +145,13 @@ def _byte_level() -> Any:
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator(
-        TEXT,
-        trainers.BpeTrainer(vocab_size=300, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False),
+        text,
+        trainers.BpeTrainer(vocab_size=tokens, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False),
     )
     return _wrapped(core)
 
 
-def _sentencepiece_like() -> Any:
+def _sentencepiece_like(text: list[str], tokens: int) -> Any:
     """Words marked with ▁, bytes where a character is unknown: decoding is not a plain join, as with Llama 2 and Gemma."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -156,7 +159,7 @@ def _sentencepiece_like() -> Any:
     core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     every_byte = [f"<0x{byte:02X}>" for byte in range(256)]
     first = [*SPECIAL, "<unk>", *every_byte]
-    core.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=360, special_tokens=first, show_progress=False))
+    core.train_from_iterator(text, trainers.BpeTrainer(vocab_size=tokens, special_tokens=first, show_progress=False))
     trained = json.loads(core.to_str())["model"]
     merges = [tuple(pair) for pair in trained["merges"]]
     whole = Tokenizer(models.BPE(vocab=trained["vocab"], merges=merges, byte_fallback=True, unk_token="<unk>"))
