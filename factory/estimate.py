@@ -71,7 +71,7 @@ def text(recipe: FactoryRecipe) -> str:
     if not train:
         raise Refusal(f"{recipe.prompts.path} has no train prompts", "prompts.held_out=0.1")
     length = _mean_length(policy_model(recipe), recipe, train)
-    lines = [*_factory(recipe, len(train), length), *_trainer(recipe, len(train), length)]
+    lines = [*_factory(recipe, len(train), length, len(rows) - len(train)), *_trainer(recipe, len(train), length)]
     flops = recipe.factory.engine.flops
     head = f"recipe {recipe.name}: {len(train):,} train prompts of {length:.1f} tokens, {len(rows) - len(train):,} held out"
     table = [
@@ -89,7 +89,7 @@ def text(recipe: FactoryRecipe) -> str:
     return "\n".join([head, *table, notes])
 
 
-def _factory(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Line]:
+def _factory(recipe: FactoryRecipe, prompts: int, length: float, held_out: int = 0) -> Iterator[Line]:
     stages, policy, n = recipe.factory.stages, policy_model(recipe), recipe.sampling.n
     drawn = prompts * n * recipe.sampling.max_tokens
     imported = {source.kind for source in recipe.factory.imports.values()}
@@ -100,7 +100,7 @@ def _factory(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Lin
             yield _line("answers", recipe.teacher, recipe, prompts * length, told, disk=disk)
         else:
             yield _billed(recipe, recipe.teacher, prompts * recipe.answers.n * length, told, disk)
-    for item in asked(recipe, prompts, length):
+    for item in asked(recipe, prompts, length, held_out):
         disk = item.tokens_out * 2 * TOKEN_BYTES if item.kept else 0.0
         if item.model.endpoint is None:
             yield _line(item.name, item.model, recipe, item.tokens_in, item.tokens_out, disk=disk)

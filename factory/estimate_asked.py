@@ -30,8 +30,8 @@ class Asked(NamedTuple):
     """Whether what is written becomes answers in the lake."""
 
 
-def asked(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Asked]:
-    """Every purpose of the recipe's stages; `prompts` train prompts of `length` tokens each."""
+def asked(recipe: FactoryRecipe, prompts: int, length: float, held_out: int = 0) -> Iterator[Asked]:
+    """Every purpose of the recipe's stages; `prompts` train prompts and `held_out` others, of `length` tokens each."""
     stages, told = set(recipe.factory.stages), recipe.answers.max_tokens
     answers = prompts * recipe.answers.n * (1 + len(recipe.co_teachers))
     if recipe.teacher and "teacher_check" in stages:
@@ -60,6 +60,12 @@ def asked(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Asked]
         for label, spec in recipe.components.items():
             longest = max(recipe.sampling.max_tokens, told)
             yield from _component(recipe, label, component(spec, label), texts, length, longest)
+    for name, benchmark in recipe.factory.benchmarks.items() if "evaluate" in stages else ():
+        there = held_out if benchmark.split == "held_out" else prompts
+        texts = min(there, benchmark.limit or there) * max(len(recipe.factory.policies), 1)
+        longest = benchmark.max_tokens or recipe.sampling.max_tokens
+        for metric, spec in benchmark.metrics.items():
+            yield from _component(recipe, f"{name}.{metric}", component(spec, metric), texts, length, longest)
 
 
 def _component(

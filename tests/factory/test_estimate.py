@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.config import ModelSettings, Rephrase, SoftTargets, Translate
-from factory.config import CorpusSource
+from factory.config import Benchmark, CorpusSource
 from factory.endpoints import Endpoint, Price
 from factory.estimate import _billed, _factory, _trainer, parameters, text
 
@@ -141,6 +141,23 @@ def test_whoever_is_asked_stands_in_the_estimate(recipe, change):
     )  # 50 read, 30 written
     assert lines["teacher_check"].tokens_out > 0
     assert not {"teacher_check", "rephrase"} & {line.name for line in _factory(recipe, 5, 10.0)}
+
+
+def test_who_judges_held_out_answers_stands_in_the_estimate(recipe, change):
+    judge = {"use": "judge", "wording": "{answer}", "max_tokens": 20}
+    benchmarks = {
+        "task": Benchmark(
+            metrics={"judged": judge, "chrf": {"use": "similarity", "metric": "chrf", "to": "references"}}
+        ),
+        "seen": Benchmark(split="train", limit=3, metrics={"judged": judge}),
+    }
+    asking = change(recipe, benchmarks=benchmarks, stages=["evaluate"], policies=["student", "run:one"])
+    lines = {line.name: line for line in _factory(asking, 5, 10.0, held_out=7)}
+    read = 6 + 8 / 4 + 10  # an answer as long as it may be, a wording of 8 characters, the question
+    assert {name: (line.tokens_in, line.tokens_out) for name, line in lines.items()} == {
+        "task.judged": (2 * 7 * read, 2 * 7 * 20),
+        "seen.judged": (2 * 3 * read, 2 * 3 * 20),
+    }
 
 
 def test_a_recipes_price_stands_above_the_endpoints(command, tmp_path):
