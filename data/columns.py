@@ -49,6 +49,11 @@ class Table:
         """Columns stored at 15 mantissa bits, byte-stream split."""
         return tuple(c.name for c in self.columns if c.type == NATS and c.unit == "nats")
 
+    def per_token(self, rows: pa.Table) -> bool:
+        """Whether these rows hold lists per token: always, or (`rewards.values`) where some row has one."""
+        there = [c.name for c in self.columns if c.type in (TOKENS, NATS) and c.name in rows.column_names]
+        return self.tokens or any(rows.column(name).null_count < rows.num_rows for name in there)
+
     @property
     def sample_keyed(self) -> bool:
         """Whether the table is co-partitioned with `samples`."""

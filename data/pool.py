@@ -13,7 +13,7 @@ from data.config import Recipe, sampling_settings
 from data.lake import Key, Lake
 from data.manifest import Slice
 from data.refusal import Refusal
-from data.scorers import scorer_model, scorer_of
+from data.scorers import scorer_model, scorer_of, valued
 from data.writers import STAGE_OF, asked_own, find_derived, find_model, steps, translated_own
 
 
@@ -159,7 +159,9 @@ def shown_to_teacher(lake: Lake, prompts: Slice) -> str:
 def find_rewards(lake: Lake, recipe: Recipe, name: str, base: Slice) -> Slice:
     """The slice of one component for exactly these samples or answers: by its specification, and by what it was compared with."""
     table = "rewards" if base.table == "samples" else "answer_rewards"
-    found = [s for s in lake.slices(table, label=name, spec=recipe.components[name]) if s.parents[0] == base.path]
+    found = [
+        s for s in lake.slices(table, label=name, spec=valued(recipe.components[name])) if s.parents[0] == base.path
+    ]
     found = [s for s in found if asked_own(lake, recipe, s)]
     own = [s for s in found if all(_is_own(lake, recipe, name, s, path) for path in s.parents[1:])]
     if not own:

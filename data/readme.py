@@ -47,9 +47,9 @@ lake.scan("samples", label="demo")  # a polars LazyFrame
 `<lake>/<table>/<label>-<hash>/part-00000.parquet … _manifest.json`. A slice exists once its manifest does; the manifest lists its
 shards' keys, files and sha256. Journal tables lie under `<lake>/<table>/journal/`. Tables keyed by `group_id, sample_index` have
 the shards and the row order of the `samples` slice they belong to. Row groups hold whole groups: {TOKEN_ROW_GROUP} of them in
-tables with lists per token, up to {SCALAR_ROW_GROUP:,} rows elsewhere. Ids are unsigned 64-bit numbers, shown as 16 hex digits.
-Null means "not measured" or "not scored", never 0; NaN and infinities are refused. Log-probabilities are in nats, float32 rounded
-to 15 mantissa bits.
+tables with lists per token (and where `rewards.values` has some), up to {SCALAR_ROW_GROUP:,} rows elsewhere. Ids are unsigned
+64-bit numbers, shown as 16 hex digits. Null means "not measured" or "not scored", never 0; NaN and infinities are refused.
+Log-probabilities are in nats, float32 rounded to 15 mantissa bits.
 
 ## On object storage
 

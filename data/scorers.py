@@ -1,4 +1,5 @@
-"""Who gives log-probabilities of a pool: the teacher, the policy, the student, and the recipe's further `scorers` by name.
+"""What a component's entry in the recipe says: what its values depend on, and which scorer gives it log-probabilities (the
+teacher, the policy, the student, or one of the recipe's further `scorers` by name).
 
 Reads a recipe, writes nothing. Refuses a name that the recipe does not know."""
 
@@ -11,6 +12,20 @@ from data.config import ModelSettings, Recipe
 from data.refusal import Refusal, nearest
 
 SCORERS = ("teacher", "policy", "student")
+PORTIONS = (
+    "device",
+    "batch_tokens",
+)  # where a component computes and in what portions: no value follows, no key holds it
+
+
+def valued(component: Mapping[str, Any]) -> dict[str, Any]:
+    """A component's entry without PORTIONS. A user's own function may mean anything by these names: its entry stays whole.
+
+    >>> valued({"use": "reward_model", "models": ["a/b"], "device": "cuda"})
+    {'use': 'reward_model', 'models': ['a/b']}
+    """
+    own = ":" in str(component.get("use"))
+    return {name: value for name, value in component.items() if own or name not in PORTIONS}
 
 
 def scorer_of(component: Mapping[str, Any]) -> str:

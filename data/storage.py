@@ -105,7 +105,7 @@ def row_group_bounds(table: Table, rows: pa.Table) -> list[int]:
         return [0, 0]
     key = "group_id" if table.sample_keyed else (table.keys[0] if table.keys else table.columns[0].name)
     starts = group_starts(rows, key)
-    if table.tokens:
+    if table.per_token(rows):
         cuts = starts[::TOKEN_ROW_GROUP].tolist()
     else:
         cuts = [0]

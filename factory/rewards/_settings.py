@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from data.refusal import Refusal, nearest
+from data.scorers import PORTIONS
 from factory.rewards._files import FilePath, ModelPath, affixes, digest, model_id, stamp
 from factory.rewards._hub import local
 
@@ -78,9 +79,13 @@ def _file(value: Any) -> str:
 
 
 def identify(settings: Any) -> dict[str, Any]:
-    """Plain values of all settings; a file is its sha256, so that moving it changes nothing and editing it does."""
+    """Plain values of the settings that change a value.
+
+    A file is its sha256, so that moving it changes nothing and editing it does."""
     hints = typing.get_type_hints(type(settings))
-    return {f.name: _plain(hints[f.name], getattr(settings, f.name)) for f in fields(settings)}
+    return {
+        f.name: _plain(hints[f.name], getattr(settings, f.name)) for f in fields(settings) if f.name not in PORTIONS
+    }
 
 
 def _plain(hint: Any, value: Any) -> Any:

@@ -17,6 +17,7 @@ from data.lake import Key, Shard
 from data.manifest import Slice
 from data.pool import Pool, command, find_answers, find_rewards, find_scores, scorer_reading
 from data.refusal import Refusal
+from data.scorers import valued
 from factory.context import Context, Work
 from factory.rewards import Batch, Component, Reward, component
 from factory.stages.asking import with_replies
@@ -80,7 +81,7 @@ def _refuse_missing_answers(context: Context, item: Component, answers: Slice | 
 
 def _key(context: Context, item: Component, parents: tuple[Slice, ...]) -> Key:
     """What a component's values depend on; who was asked stands beside the roles' model ids."""
-    settings = {"spec": context.recipe.components[item.name], "identity": item.identity()}
+    settings = {"spec": valued(context.recipe.components[item.name]), "identity": item.identity()}
     roles = asked(item)
     if roles:
         settings["asked"] = roles

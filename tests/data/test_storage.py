@@ -113,6 +113,26 @@ def test_row_groups_hold_whole_groups(sizes: list[int], tokens: bool) -> None:
         assert groups <= 3 if tokens else (last - first <= 32 or groups == 1)
 
 
+@pytest.mark.parametrize("table", ["rewards", "answer_rewards"])
+@pytest.mark.parametrize(("values", "expected"), [([[0.5, 1.0]], 3), ([None], 1), ([None, [0.5]], 3)])
+def test_rewards_with_values_a_token_have_the_small_row_groups_of_token_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, values: list[list[float] | None], expected: int
+) -> None:
+    monkeypatch.setattr(storage, "TOKEN_ROW_GROUP", 2)
+    first, second = TABLES[table].keys
+    count = 6
+    rows = {first: range(count), second: [0] * count, "value": [0.5] * count, "valid": [True] * count}
+    given_values = pa.array((values * count)[:count], pa.list_(pa.float32()))
+    write_shard(
+        TABLES[table],
+        pa.table({k: list(v) for k, v in rows.items()} | {"values": given_values}),
+        tmp_path / "x.parquet",
+        "k",
+        "x",
+    )
+    assert pq.read_metadata(tmp_path / "x.parquet").num_row_groups == expected
+
+
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "full")

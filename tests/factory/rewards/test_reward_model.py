@@ -53,6 +53,13 @@ def reward_model(tiny_model: Callable[..., str], tmp_path: Path) -> Make:
     return make
 
 
+def test_where_and_in_what_portions_it_computes_is_in_no_identity(reward_model: Make) -> None:
+    entry = {"use": "reward_model", "models": [reward_model("llama")]}
+    own = component(entry).identity()
+    assert component({**entry, "device": "cpu", "batch_tokens": 7}).identity() == own
+    assert component({**entry, "dtype": "bfloat16"}).identity() != own
+
+
 def rewards(models: list[str], texts: list[str] = TEXTS, prompts: Any = PROMPTS, **settings: Any) -> list[Reward]:
     batch = Batch.of_texts(texts, prompts=prompts)
     return component({"use": "reward_model", "models": models, "device": "cpu", **settings}).score(batch)
@@ -170,3 +177,22 @@ def test_the_identity_holds_weights_and_no_path(reward_model: Make, tmp_path: Pa
     assert identity(one) == identity(moved) != identity(other)
     assert identity(one, other) != identity(one)
     assert str(tmp_path) not in identity(one, other)
+
+
+def test_another_device_or_batch_finds_the_slice_that_is_there(
+    recipe: Any,
+    change: Callable[..., Any],
+    make: Callable[..., Any],
+    reward_model: Make,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    entry = {"use": "reward_model", "models": [reward_model("llama")]}
+    first = change(recipe, components={"liked": entry}, reward="liked")
+    make(first, "prompts,samples,rewards")
+    capsys.readouterr()
+    lake = make(
+        change(first, components={"liked": {**entry, "device": "cpu", "batch_tokens": 40}}),
+        "rewards",
+    )
+    assert "rewards/liked-" in (said := capsys.readouterr().out) and said.count("found, nothing to do") == 1
+    assert len(lake.slices("rewards", label="liked")) == 1
