@@ -155,7 +155,8 @@ class Worker:
 
     def serve(self, order: Order) -> Iterator[Message]:
         """How far the shard is, now and then; last its rows, or why there are none."""
-        ended, found, counted = Event(), [], [0]
+        found: list[Message] = []
+        ended, counted = Event(), [0]
 
         def advance(items: int) -> None:
             counted[0] += items

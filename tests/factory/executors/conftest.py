@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 import signal
 import subprocess
@@ -24,7 +24,7 @@ STAGES = ["prompts", "answers", "samples", "scores", "soft_targets", "rewards", 
 
 @pytest.fixture
 def whole(recipe: FactoryRecipe, change: Callable[..., FactoryRecipe], write_rows: Callable[..., str]) -> FactoryRecipe:
-    """A recipe of every stage with engines: 5 train prompts in 3 shards, one held out, 8 documents, a judge of its own kind."""
+    """A recipe of every stage with engines: 5 train prompts in 3 shards, one held out, 8 documents."""
     documents = write_rows([{"text": f"the boat number {i} sails home"} for i in range(8)], "corpus.jsonl")
     chrf = {"chrf": {"use": "similarity", "metric": "chrf"}}
     return change(
@@ -45,6 +45,19 @@ def reference(whole: FactoryRecipe, tmp_path: Path, change: Callable[..., Factor
 
 
 @pytest.fixture
+def long(recipe: FactoryRecipe, change: Callable[..., FactoryRecipe], write_rows: Callable[..., str]) -> FactoryRecipe:
+    """A pool of twelve shards that take a moment each: time to kill somebody."""
+    rows = [{"messages": f"hvat eitur nummar {i} ?", "split": "train"} for i in range(12)]
+    return change(
+        recipe,
+        prompts=dataclasses.replace(recipe.prompts, path=write_rows(rows)),
+        sampling=dataclasses.replace(recipe.sampling, n=4, max_tokens=96),
+        shard_groups=1,
+        stages=["prompts", "samples"],
+    )
+
+
+@pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """`start(recipe, "executor=local", …)`: a process of the factory; it and what it left behind are killed in the end."""
     started: list[subprocess.Popen[str]] = []
@@ -52,9 +65,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     def go(recipe: FactoryRecipe, *words: str) -> subprocess.Popen[str]:
         folder = tmp_path / "conf" / "recipe"
         folder.mkdir(parents=True, exist_ok=True)
-        content = OmegaConf.to_yaml(OmegaConf.structured(recipe))
-        body = "".join(f"{line}\n" for line in content.splitlines())
-        (folder / "tiny.yaml").write_text(f"# @package _global_\n{body}", encoding="utf-8")
+        settings = OmegaConf.to_container(OmegaConf.structured(recipe))
+        settings.pop("executor")  # a recipe's own would come before the group's
+        content = OmegaConf.to_yaml(settings)
+        (folder / "tiny.yaml").write_text(f"# @package _global_\n{content}", encoding="utf-8")
         argv = [sys.executable, "-m", "factory", "recipe=tiny", *words, "--config-dir", str(tmp_path / "conf")]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         started.append(subprocess.Popen(argv, text=True, **pipes))
@@ -128,9 +142,3 @@ def costs(lake: str) -> dict[str, list[int]]:
     opened = Lake.open(lake)
     rows = [row for path in opened.journal("costs") for row in read_shard(path, path.stem).to_pylist()]
     return {row["produced"]: [row["items"], row["tokens_in"], row["tokens_out"], row["device"]] for row in rows}
-
-
-def lines(path: Path, rows: list[dict[str, object]]) -> str:
-    """A file of JSON lines."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
