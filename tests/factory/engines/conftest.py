@@ -33,8 +33,9 @@ class Server:
     log: Path
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        """What happened, in order: asked, answered or gone."""
-        lines = [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+        """What happened, in order: asked, answered or gone. A line in the writing is not there yet."""
+        whole = self.log.read_text(encoding="utf-8").rpartition("\n")[0]
+        lines = [json.loads(line) for line in whole.splitlines()]
         return [line for line in lines if line["event"] == kind]
 
     def asked(self) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 from data.config import ModelSettings
 from data.lake import Lake
 from data.refusal import Refusal
+from factory.config import Benchmark
 from factory.endpoints import Endpoint, Limit, Price
 from factory.engines import Answer, ChatRequest, TokenSampling
 from factory.engines.api import Apis
@@ -115,6 +117,49 @@ def test_draws_have_seeds_and_a_second_call_asks_nobody(apis, served):
 def test_a_models_own_fields_reach_the_server(apis, served):
     (answer,) = answers(apis, served[1], [asked(5, "sólin skínur")], return_token_ids=True)
     assert answer.token_ids is None or len(answer.token_ids) == len(answer.logprobs or [])
+
+
+@pytest.mark.parametrize(
+    ("line", "mode", "value"), [("Score: 4", "score", 0.75), ("Verdict: no", "verdict", 0.0), (None, "score", None)]
+)
+def test_a_judge_is_asked_once_and_its_verdict_read(served, tmp_path, recipe, change, make, line, mode, value):
+    """The server's own grammar makes a random model say a verdict; without it what it says is none, and so null.
+
+    A few replies repeat the question's last bytes before the verdict (vLLM 0.32, where these are no whole character): null too."""
+    own = {} if line is None else {"structured_outputs": {"choice": [line]}}
+    spec = {
+        "use": "judge",
+        "by": "critic",
+        "mode": mode,
+        "rubric": "hvat",
+        "wording": "{rubric} {answer}",
+        "max_tokens": 16,
+    }
+    judged = change(
+        recipe,
+        teacher=None,
+        reward=None,
+        components={"judged": spec},
+        models={"critic": ModelSettings(path=served[1], endpoint="e", request=own)},
+        endpoints={"e": Endpoint(base_url=served[0], timeout=120, prices={served[1]: Price(1, 2)})},
+        benchmarks={"task": Benchmark(metrics={"judged": spec}, split="train", limit=2)},
+        budget=1,
+    )
+    lake = make(judged, "prompts,samples,rewards,evaluate")
+    found = [row for row in lake.read(lake.slices("rewards")[-1]).to_pylist() if row["detail"] != "no text"]
+    assert {row["value"] for row in found} <= {value, None} and all(
+        row["valid"] or "no verdict" in row["detail"] for row in found
+    )
+    assert sum(row["value"] == value for row in found) > len(found) / 2
+    measured = [dict(row["metrics"]).get("judged") for row in lake.read(lake.slices("evaluations")[-1]).to_pylist()]
+    assert len(measured) == 2 and set(measured) <= {value, None}
+    [bill] = lake.sql("SELECT count(*) AS n, sum(price) AS price FROM ledger").to_pylist()
+    assert bill["n"] > 1 and lake.sql("SELECT sum(money) AS m FROM costs").to_pylist()[0]["m"] == pytest.approx(
+        bill["price"]
+    )
+    elsewhere = {"e": Endpoint(base_url="http://127.0.0.1:9/v1", prices={served[1]: Price(1, 2)})}
+    shutil.rmtree(lake.root / lake.slices("rewards")[-1].path)
+    make(change(judged, endpoints=elsewhere), "rewards,evaluate")  # made again without a server: from the ledger
 
 
 def test_a_wrong_model_and_a_prompt_that_is_too_long_are_refused_in_a_sentence(apis, served):

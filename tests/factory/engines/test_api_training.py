@@ -56,7 +56,7 @@ def test_a_student_is_trained_from_bought_answers(write_recipe, start, ended, se
     )
     shown = ("recipe=bought", f"lake={tmp_path / 'lake'}")
     pool = "stages=[prompts,answers,samples,scores,rewards]"
-    ended(start("factory", *shown, pool, "budget=50"))
+    ended(start("factory", *shown, pool, "budget=50", "executor=local"))  # a worker draws the samples; the command asks
     asked = server.asked()
     assert (
         len([text for text in asked if not text.startswith("score")]) == 10 * 2
