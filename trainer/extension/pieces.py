@@ -119,7 +119,8 @@ def _repeated(words: Counter[str], written: dict[str, str]) -> Iterator[str]:
 def _known_merges(spec: dict[str, Any]) -> set[tuple[str, str]]:
     """Pairs that the tokenizer merges already: named again behind the others they would lose their rank."""
     merges = spec["model"].get("merges") or []
-    return {tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges}
+    pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in merges)
+    return {(first, second) for first, second in pairs}
 
 
 def _numbered(
