@@ -211,7 +211,7 @@ def sampling_settings(recipe: Recipe) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole experiment. `factory` and `trainer` are the two commands' own sections."""
+    """A whole experiment. `executor`, `factory` and `trainer` are the commands' own sections."""
 
     name: str = MISSING
     """The recipe's name; slices are labelled with it."""
@@ -251,6 +251,8 @@ class Recipe:
     """Reward expression over component names, e.g. "agreement + 0.5*language"."""
     where: str | None = None
     """Which candidates are good enough to be copied (best-of-N, raft), e.g. "agreement = 1"; applied before ranking."""
+    executor: Any = None
+    """Who computes for `python -m factory`."""
     factory: Any = None
     """Settings of `python -m factory`."""
     trainer: Any = None

@@ -43,6 +43,8 @@ class Lake:
             lake = cls(bucket.root, bucket)
         else:
             lake = cls(Path(uri).absolute())
+            if lake.root.is_file() and not must_exist:
+                raise Refusal(f"{uri} is a file, and a lake a folder", "lake=data/lake")
         if must_exist and not lake.place.exists():
             raise Refusal(f"no lake at {uri}", f"python -m factory recipe=demo lake={uri}")
         return lake

@@ -170,8 +170,8 @@ def test_a_lake_that_is_nowhere_or_a_file(refuses, line, lake):
 
 
 @rows(
-    ("file, factory", None, "factory lake=prompts.jsonl", "could not be written: Not a directory"),
-    ("file, trainer", None, "trainer lake=prompts.jsonl", "no prompts of prompts.jsonl"),
+    ("file, factory", None, "factory lake=prompts.jsonl", "prompts.jsonl is a file"),
+    ("file, trainer", None, "trainer lake=prompts.jsonl", "prompts.jsonl is a file"),
     ("below a file", None, "factory lake=prompts.jsonl/lake", "could not be written: Not a directory"),
     ("nowhere, trainer", None, "trainer lake=nowhere", "no prompts of prompts.jsonl", "lake=nowhere"),
     ("URL, factory", None, "factory lake=gs://bucket/lake", "gs://bucket/lake is no address of a lake"),

@@ -107,7 +107,7 @@ TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     ("student of the answers", None, f"trainer student.path={{other}} {BC}", "not in this student's tokens"),
     ("student of the corpus", None, f"trainer student.path={{other}} {PT}", "no corpus plain in this student's tokens"),
     ("template of the pool", None, f"trainer student.chat_template=t.jinja {RL}", "or chat template"),
-    ("template of the answers", None, f"trainer student.chat_template=t.jinja {BC}", "or chat template"),
+    ("template of the answers", None, f"trainer student.chat_template=t.jinja {BC}", "chat template or end of turn"),
     (
         "template of the scored pool",
         None,
