@@ -264,10 +264,32 @@ EVALUATIONS = Table(
     keys=("policy", "benchmark", "item"),
 )
 
+INTERVALS = Table(
+    "intervals",
+    "policy × benchmark × metric, and pair of policies × benchmark × metric",
+    (
+        Column("policy", pa.string(), "the policy measured", required=True),
+        Column("benchmark", pa.string(), "name of the benchmark", required=True),
+        Column("metric", pa.string(), "as the leaderboard names it", required=True),
+        Column("against", pa.string(), "null: the policy's own figure; else it minus this policy's, over common items"),
+        Column("value", pa.float64(), "the figure or the difference; null: the set has none"),
+        Column(
+            "n",
+            pa.int64(),
+            "items that have a value, of both where two are compared; drawn with all their rows",
+            required=True,
+        ),
+        Column("low", pa.float64(), "lower end of the 95 % interval; null: under two items, or nothing varies"),
+        Column("high", pa.float64(), "upper end of the 95 % interval; null: under two items, or nothing varies"),
+        Column("p", pa.float64(), "two-sided: twice the share of draws on the other side of 0; null for a figure"),
+    ),
+    keys=("policy", "metric", "against"),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         PROMPTS, MODELS, GROUPS, SAMPLES, SCORES, ANSWERS, ANSWER_TOKENS, SOFT_TARGETS, ANSWER_SOFT_TARGETS, REWARDS,
-        ANSWER_REWARDS, SELECTIONS, CORPUS, EVALUATIONS, RUNS, METRICS, COSTS, LEDGER, RATINGS,
+        ANSWER_REWARDS, SELECTIONS, CORPUS, EVALUATIONS, INTERVALS, RUNS, METRICS, COSTS, LEDGER, RATINGS,
     )
 }  # fmt: skip

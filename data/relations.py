@@ -10,9 +10,28 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data.contract import Table
+from data.columns import Column, Table
 from data.lake import Lake
 from data.manifest import Slice
+
+
+@dataclass(frozen=True)
+class View:
+    """One joined view: what a row is, its fixed columns, and whether a column per component label follows."""
+
+    name: str
+    one_row_per: str
+    columns: tuple[Column, ...]
+    per_component: str = ""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A view to create: its SELECT, the files it may read (paths on this machine, to be fetched), the views it stands on."""
+
+    sql: str
+    files: tuple[Path, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 def quoted(name: str) -> str:
@@ -79,13 +98,14 @@ def journal_files(lake: Lake, table: str) -> tuple[Path, ...]:
 def current(slices: Sequence[Slice]) -> list[Slice]:
     """Slices without those whose every file a newer slice of the same label names again.
 
-    Of evaluations of one policy name on one benchmark only the newest counts: a run trained again is another model."""
+    Of evaluations of one policy name on one benchmark only the newest counts: a run trained again is another model. So do the
+    newest intervals of a benchmark."""
     kept: list[Slice] = []
     named: dict[str, set[str]] = {}
-    measured: set[tuple[str, str, str]] = set()
+    measured: set[tuple[str, ...]] = set()
     for slice_ in reversed(slices):
-        if slice_.table == "evaluations" and "policy" in slice_.settings:
-            subject = (slice_.label, str(slice_.settings["policy"]), str(slice_.settings.get("benchmark")))
+        if "benchmark" in slice_.settings and slice_.table in ("evaluations", "intervals"):
+            subject = (slice_.label, str(slice_.settings.get("policy")), str(slice_.settings["benchmark"]))
             if subject in measured:
                 continue
             measured.add(subject)

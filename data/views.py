@@ -1,4 +1,4 @@
-"""The views people ask: one per table of the contract, and six that join them.
+"""The views people ask: one per table of the contract, and seven that join them.
 
 Reads manifests and names files; runs nothing. A table's view covers every slice, with the columns `slice` and `label` beside; a
 slice whose files a newer slice of the same label names again is left out, so that appended pools count once. `reward_table` and
@@ -8,32 +8,34 @@ Refuses a joined view that has no data yet."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
+from data import leaderboard
 from data.contract import TABLES, Column, Table
 from data.lake import Lake
 from data.manifest import Slice
 from data.refusal import Refusal
-from data.relations import Pool, component_labels, current, files_sql, hex_sql, journal_files, literal, pools, quoted
+from data.relations import (
+    Definition,
+    Pool,
+    View,
+    component_labels,
+    current,
+    files_sql,
+    hex_sql,
+    journal_files,
+    literal,
+    pools,
+    quoted,
+)
 
 DEMO = "python -m factory recipe=demo"
 SLICE_COLUMNS = (
     Column("slice", pa.string(), "name of the slice (its folder); 'journal' for journal tables"),
     Column("label", pa.string(), "the slice's label: a pool, a component, a recipe; null for journal tables"),
 )
-
-
-@dataclass(frozen=True)
-class View:
-    """One joined view: what a row is, its fixed columns, and whether a column per component label follows."""
-
-    name: str
-    one_row_per: str
-    columns: tuple[Column, ...]
-    per_component: str = ""
 
 
 _POOL = Column("pool", pa.string(), "label of the samples slice")
@@ -83,22 +85,8 @@ VIEWS: dict[str, View] = {
                 _TEXT,
             ),
         ),
-        View(
-            "leaderboard",
-            "policy × benchmark × metric of a recipe",
-            (
-                Column("policy", pa.string(), "student, teacher, or a run's name"),
-                Column("benchmark", pa.string(), "benchmark; 'probe' for a run's probe"),
-                Column("metric", pa.string(), "exact_match, …; bits_per_byte where items carry bits and bytes"),
-                Column("value", pa.float64(), "mean over items; bits_per_byte: sum of bits over sum of bytes"),
-                Column("n", pa.int64(), "items in the mean; null for a probe"),
-                Column("source", pa.string(), "evaluation, or probe (the run's last)"),
-                Column("step", pa.int32(), "the probe's step; null for an evaluation"),
-                Column(
-                    "recipe", pa.string(), "recipe that it was measured for; null for a probe of an unpublished run"
-                ),
-            ),
-        ),
+        leaderboard.LEADERBOARD,
+        leaderboard.DIFFERENCES,
         View(
             "run_curves",
             "run × step × name",
@@ -125,15 +113,6 @@ VIEWS: dict[str, View] = {
         ),
     )
 }
-
-
-@dataclass(frozen=True)
-class Definition:
-    """A view to create: its SELECT, the files it may read (paths on this machine, to be fetched), the views it stands on."""
-
-    sql: str
-    files: tuple[Path, ...] = ()
-    needs: tuple[str, ...] = ()
 
 
 def define(lake: Lake, name: str) -> Definition:
@@ -236,37 +215,6 @@ def _best_of_n(lake: Lake) -> Definition:
     )
 
 
-def _leaderboard(lake: Lake) -> Definition:
-    slices = lake.slices("evaluations")
-    if not slices and not journal_files(lake, "metrics"):
-        raise Refusal("leaderboard has no data yet: no evaluation and no run", f"{DEMO} 'stages=[evaluate]'")
-    order = ", ".join(f"({literal(s.name)}, {i})" for i, s in enumerate(slices)) or "('', 0)"
-    return Definition(_LEADERBOARD.format(order=order), needs=("evaluations", "metrics", "runs"))
-
-
-_LEADERBOARD = """
-WITH latest AS (
-    SELECT e.* FROM evaluations e JOIN (VALUES {order}) o(slice, ordinal) USING (slice)
-    QUALIFY o.ordinal = max(o.ordinal) OVER (PARTITION BY label, policy, benchmark)),
-entries AS (
-    SELECT label, policy, benchmark, map_contains(metrics, 'bits') AND map_contains(metrics, 'bytes') AS likelihood,
-           unnest(map_entries(metrics)) AS m FROM latest),
-probes AS (
-    SELECT run, step, value, string_split(name, '/') AS path FROM metrics
-    WHERE starts_with(name, 'probe/') AND value IS NOT NULL
-    QUALIFY step = max(step) OVER (PARTITION BY run))
-SELECT policy, benchmark, m.key AS metric, avg(m.value) AS value, count(m.value) AS n, 'evaluation' AS source,
-       NULL::INTEGER AS step, label AS recipe
-FROM entries WHERE NOT (likelihood AND m.key IN ('bits', 'bytes')) GROUP BY ALL
-UNION ALL
-SELECT policy, benchmark, 'bits_per_byte', sum(metrics['bits']) / sum(metrics['bytes']), count(*), 'evaluation', NULL, label
-FROM latest WHERE map_contains(metrics, 'bits') AND map_contains(metrics, 'bytes') GROUP BY ALL
-UNION ALL
-SELECT run, array_to_string(path[:-2], '/'), path[-1], value, NULL, 'probe', step, recipe
-FROM probes LEFT JOIN (SELECT run, any_value(recipe) AS recipe FROM runs GROUP BY run) USING (run)
-"""
-
-
 def _run_curves(lake: Lake) -> Definition:
     if not journal_files(lake, "metrics"):
         raise Refusal("run_curves has no data yet: no run has written metrics", "python -m trainer recipe=demo")
@@ -295,7 +243,8 @@ _JOINED: dict[str, Callable[[Lake], Definition]] = {
     "reward_table": _reward_table,
     "group_table": _group_table,
     "best_of_n": _best_of_n,
-    "leaderboard": _leaderboard,
+    "leaderboard": leaderboard.leaderboard,
+    "differences": leaderboard.differences,
     "run_curves": _run_curves,
     "cost_table": _cost_table,
 }

@@ -12,6 +12,7 @@ import pytest
 
 from data import Key, Lake, Slice
 from data.contract import TABLES
+from data.intervals import interval_rows
 from data.keys import hex_id, id64, prompt_id
 
 Publish = Callable[..., Slice]
@@ -177,6 +178,14 @@ def _evaluations(lake: Lake) -> None:
     _publish(lake, "evaluations", [rows("student", "demo", newer)], label="demo", content="new")
     fit = [{"bits": 30.0, "bytes": 10.0}, {"bits": 10.0, "bytes": 30.0}]
     _publish(lake, "evaluations", [rows("student", "fit", fit)], label="other")
+    right = {"r1": [0.0, 0.0, 1.0, 0.0], "r2": [0.0, 1.0, 1.0, 1.0]}
+    quiz = [
+        _publish(lake, "evaluations", [rows(p, "quiz", [{"exact": v} for v in right[p]])], label="demo", content=p)
+        for p in right
+    ]
+    found = interval_rows(pa.concat_tables([lake.read(slice_) for slice_ in quiz]))
+    columns = {name: [row[name] for row in found] for name in found[0]}
+    _publish(lake, "intervals", [columns], label="demo", parents=tuple(quiz))
 
 
 def _make(root: Path) -> Lake:

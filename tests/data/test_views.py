@@ -69,11 +69,14 @@ def test_best_of_n_takes_the_lowest_index_among_equals(lake: Lake) -> None:
 
 
 def test_leaderboard_is_the_newest_evaluation_and_each_runs_last_probe(lake: Lake) -> None:
-    rows = lake.sql("SELECT * FROM leaderboard ORDER BY policy, benchmark, metric").to_pylist()
+    columns = "policy, benchmark, metric, value, n, source, step, recipe"
+    rows = lake.sql(f"SELECT {columns} FROM leaderboard ORDER BY policy, benchmark, metric").to_pylist()
     assert [tuple(r.values()) for r in rows] == [
         ("r1", "probe", "exact_match", 0.5, None, "probe", 10, "demo"),
         ("r1", "probe", "language", 0.75, None, "probe", 10, "demo"),
+        ("r1", "quiz", "exact", 0.25, 4, "evaluation", None, "demo"),
         ("r2", "probe", "exact_match", 0.125, None, "probe", 3, None),
+        ("r2", "quiz", "exact", 0.75, 4, "evaluation", None, "demo"),
         ("student", "demo", "exact_match", pytest.approx(2 / 3), 3, "evaluation", None, "demo"),
         ("student", "demo", "f1", 0.5, 1, "evaluation", None, "demo"),
         ("student", "fit", "bits_per_byte", 1.0, 2, "evaluation", None, "other"),
