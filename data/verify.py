@@ -5,6 +5,8 @@ shards of slices that were never finished and temporary files; a slice that is b
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -122,7 +124,8 @@ def _parent_faults(slice_: Slice, slices: dict[str, Slice], damaged: set[str]) -
 def garbage(lake: Lake, *, hours: float = 24) -> list[Path]:
     """Files that no manifest names: shards of slices never finished, temporary files. Refuses a broken manifest.
 
-    Paths as in the lake. `hours`: on object storage, where no lock tells, slices that were written to since then are left alone."""
+    Paths as in the lake. `hours`: where no lock tells, on object storage and in journals, what was written to since then is left
+    alone."""
     names = {shard.file for name in TABLES for s in read_slices(lake.place, name) for shard in s.shards}
     if isinstance(lake.remote, Bucket):
         return [lake.root / file for file in lake.remote.unnamed(names, hours)]
@@ -131,7 +134,8 @@ def garbage(lake: Lake, *, hours: float = 24) -> list[Path]:
         for folder in sorted(path for path in (lake.root / name).glob("*") if path.is_dir()):
             if _being_written(lake, name, folder.name):
                 continue
-            found += sorted(folder.glob(".*.tmp"))
+            since = time.time() - hours * 3600 if folder.name == "journal" else math.inf
+            found += sorted(path for path in folder.glob(".*.tmp") if path.stat().st_mtime <= since)
             if folder.name != "journal":
                 found += sorted(path for path in folder.glob("part-*.parquet") if path not in named)
     return found
