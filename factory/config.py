@@ -133,28 +133,6 @@ class CorpusSource:
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """What the stage `evaluate` measures on held-out text."""
-
-    kind: str = "prompts"
-    """prompts: greedy answers to held-out prompts; likelihood: bits and bytes of held-out documents."""
-    split: str = "held_out"
-    """Split of prompts or documents: held_out or train."""
-    metrics: dict[str, Any] = field(default_factory=dict)
-    """Metric name → component by the recipe's grammar, e.g. {exact: {use: similarity, metric: exact}}."""
-    corpus: str | None = None
-    """Name of the corpus whose documents are measured; null: the recipe's only one."""
-    limit: int | None = None
-    """Only the first so many items."""
-    max_tokens: int | None = None
-    """Longest answer; null: as the pool's samples."""
-
-    def __post_init__(self) -> None:
-        in_range("benchmarks.NAME.limit", self.limit, 1)
-        in_range("benchmarks.NAME.max_tokens", self.max_tokens, 1)
-
-
-@dataclass(frozen=True)
 class FactorySettings:
     """What `python -m factory` does."""
 
@@ -181,8 +159,8 @@ class FactorySettings:
     """Existing pools and answers, by name."""
     corpus: dict[str, CorpusSource] = field(default_factory=dict)
     """Corpora, by name."""
-    benchmarks: dict[str, Benchmark] = field(default_factory=dict)
-    """What `evaluate` measures, by name."""
+    benchmarks: dict[str, Any] = field(default_factory=dict)
+    """What `evaluate` measures: name → {kind: a file of factory/benchmarks (prompts where none is named), …its settings}."""
     soft_targets: SoftTargets = field(default_factory=SoftTargets)
     """What `soft_targets` keeps of the teacher's distributions."""
     policies: list[str] = field(default_factory=list)

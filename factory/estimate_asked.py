@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from data.config import ModelSettings
 from data.writers import writer_model
+from factory.benchmarks import Sizes, benchmarks
 from factory.config import FactoryRecipe
 from factory.rewards import Component, component
 from factory.stages.rephrase import check_of
@@ -60,12 +61,13 @@ def asked(recipe: FactoryRecipe, prompts: int, length: float, held_out: int = 0)
         for label, spec in recipe.components.items():
             longest = max(recipe.sampling.max_tokens, told)
             yield from _component(recipe, label, component(spec, label), texts, length, longest)
-    for name, benchmark in recipe.factory.benchmarks.items() if "evaluate" in stages else ():
-        there = held_out if benchmark.split == "held_out" else prompts
-        texts = min(there, benchmark.limit or there) * max(len(recipe.factory.policies), 1)
-        longest = benchmark.max_tokens or recipe.sampling.max_tokens
-        for metric, spec in benchmark.metrics.items():
-            yield from _component(recipe, f"{name}.{metric}", component(spec, metric), texts, length, longest)
+    for benchmark in benchmarks(recipe) if "evaluate" in stages else ():
+        metrics = benchmark.components()
+        plan = benchmark.planned(recipe, Sizes(prompts, held_out, length, len)) if metrics else None
+        if plan is not None and plan.items:
+            texts, longest = plan.items * max(len(recipe.factory.policies), 1), round(plan.tokens_out / plan.items)
+            for metric in metrics:
+                yield from _component(recipe, f"{benchmark.name}.{metric.name}", metric, texts, length, longest)
 
 
 def _component(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from data.refusal import Refusal, nearest
 from data.writers import step_writers, steps, writer_model
+from factory.benchmarks import benchmarks
 from factory.config import FactoryRecipe
 from factory.endpoints import Limit, check_bill
 from factory.engines import require
@@ -58,8 +59,8 @@ def _all(recipe: FactoryRecipe) -> dict[str, str]:
     if {"rewards", "selections"} & stages:
         items = {label: component(spec, label) for label, spec in recipe.components.items()}
     if "evaluate" in stages:
-        for label, benchmark in recipe.factory.benchmarks.items():
-            items |= {f"benchmarks.{label}.{m}": component(spec, m) for m, spec in benchmark.metrics.items()}
+        for benchmark in benchmarks(recipe):
+            items |= {f"benchmarks.{benchmark.name}.{item.name}": item for item in benchmark.components()}
     if recipe.rephrase is not None:
         items["rephrase.check"] = check_of(recipe)
     for label, item in items.items():

@@ -1,4 +1,4 @@
-"""From a recipe's mapping to a component's frozen `Settings`, and from `Settings` to its identity.
+"""From a recipe's mapping to a component's (or benchmark's) frozen `Settings`, and from `Settings` to its identity.
 
 Refuses unknown names (with the nearest), wrong types, choices outside a Literal, files that are not there, and
 whatever a component's own `__post_init__` finds contradictory (ValueError)."""
@@ -36,7 +36,7 @@ def read(kind: type[T], given: Mapping[str, Any], where: str) -> T:
     try:
         return kind(**values)
     except ValueError as error:
-        raise Refusal(f"{where}: {error}", "correct the component's settings in the recipe") from error
+        raise Refusal(f"{where}: {error}", "correct its settings in the recipe") from error
 
 
 def _cast(hint: Any, value: Any) -> Any:
@@ -47,6 +47,10 @@ def _cast(hint: Any, value: Any) -> Any:
     if origin in (Union, types.UnionType):
         inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
         return None if value is None else _cast(inner[0], value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError("expected a mapping")
+        return dict(value)
     if origin is tuple:
         if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
             raise ValueError("expected a list of texts")

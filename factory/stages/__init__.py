@@ -69,11 +69,10 @@ def check(recipe: FactoryRecipe) -> None:
     if {"rewards", "selections"} & set(stages):
         _check_rewards(recipe)
     if "evaluate" in stages:
-        from factory.stages.evaluate import check_metrics
+        from factory.benchmarks import benchmarks
 
-        for name, benchmark in recipe.factory.benchmarks.items():
-            if benchmark.kind == "prompts":
-                check_metrics(name, benchmark)
+        for item in benchmarks(recipe):
+            item.check(recipe)
 
 
 def _asks_teacher(recipe: FactoryRecipe) -> list[str]:

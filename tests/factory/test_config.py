@@ -13,7 +13,7 @@ from factory import config
 
 CLASSES = [
     getattr(config, n)
-    for n in ("EngineSettings", "ImportSource", "CorpusSource", "Benchmark", "Endpoint", "FactorySettings")
+    for n in ("EngineSettings", "ImportSource", "CorpusSource", "Endpoint", "FactorySettings")
 ]
 SOURCE = "\n".join(
     p.read_text(encoding="utf-8") for p in Path(config.__file__).parent.rglob("*.py") if p.name != "config.py"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.config import ModelSettings, Rephrase, SoftTargets, Translate
-from factory.config import Benchmark, CorpusSource
+from factory.config import CorpusSource
 from factory.endpoints import Endpoint, Price
 from factory.estimate import _billed, _factory, _trainer, parameters, text
 
@@ -146,10 +146,8 @@ def test_whoever_is_asked_stands_in_the_estimate(recipe, change):
 def test_who_judges_held_out_answers_stands_in_the_estimate(recipe, change):
     judge = {"use": "judge", "wording": "{answer}", "max_tokens": 20}
     benchmarks = {
-        "task": Benchmark(
-            metrics={"judged": judge, "chrf": {"use": "similarity", "metric": "chrf", "to": "references"}}
-        ),
-        "seen": Benchmark(split="train", limit=3, metrics={"judged": judge}),
+        "task": {"metrics": {"judged": judge, "chrf": {"use": "similarity", "metric": "chrf", "to": "references"}}},
+        "seen": {"split": "train", "limit": 3, "metrics": {"judged": judge}},
     }
     asking = change(recipe, benchmarks=benchmarks, stages=["evaluate"], policies=["student", "run:one"])
     lines = {line.name: line for line in _factory(asking, 5, 10.0, held_out=7)}

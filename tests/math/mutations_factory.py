@@ -6,7 +6,7 @@ from mutation import Mutation, named
 
 GENERATE, DISTRIBUTION = "trainer/forward/generate.py", "trainer/forward/distribution.py"
 SOFT, SAMPLES, HF = "factory/stages/soft_targets.py", "factory/stages/samples.py", "factory/engines/hf.py"
-EVALUATE, ESTIMATE = "factory/stages/evaluate.py", "factory/estimate.py"
+EVALUATE, ESTIMATE = "factory/benchmarks/prompts.py", "factory/estimate.py"
 DRAWN, KEPT = "tests/trainer/forward/test_generate.py", "tests/trainer/forward/test_distribution.py"
 STAGE, POOL = "tests/factory/stages/test_soft_targets.py", "tests/factory/stages/test_mixed.py"
 
@@ -193,7 +193,7 @@ MUTATIONS: list[Mutation] = [
     ),
     Mutation(
         EVALUATE,
-        "context.stop_ids(role, _stop(context, role))",
+        "context.stop_ids(role, stop(context, role))",
         "context.stop_ids(role, [])",
         "evaluate: sampling.stop",
         named(

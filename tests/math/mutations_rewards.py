@@ -13,7 +13,8 @@ FLUENCY, SPELLING, FOREIGN = f"{FOLDER}fluency.py", f"{FOLDER}spelling.py", f"{F
 DICTIONARY = f"{FOLDER}_dictionary.py"
 REWARD_MODEL, EXECUTION = f"{FOLDER}reward_model.py", f"{FOLDER}execution.py"
 CHRF, PROSE = f"{FOLDER}_chrf.py", f"{FOLDER}prose.py"
-EVALUATE, SCORES, TOKENS = "factory/stages/evaluate.py", "factory/stages/scores.py", "factory/engines/tokens.py"
+EVALUATE, FITTED = "factory/benchmarks/prompts.py", "factory/benchmarks/likelihood.py"
+SCORES, TOKENS = "factory/stages/scores.py", "factory/engines/tokens.py"
 POOL = "data/pool.py"
 SIMILAR, AGREED, HELD = (
     named(f"{TESTS}test_similarity.py"),
@@ -186,13 +187,13 @@ MUTATIONS = [
     Mutation(TEXT, "answer = matches[-1].group(group)", "answer = matches[0].group(group)", "answer: the first match", WORDS),
     Mutation(TEXT, "span = tagged[-1]", "span = tagged[0]", "answer: the first tag", WORDS),
     # evaluations
-    Mutation(EVALUATE, '["bits"] -= sum(', '["bits"] += sum(', "bits: sign", FIT),
-    Mutation(EVALUATE, "/ math.log(2)", "/ math.log(10)", "bits: log2", FIT),
-    Mutation(EVALUATE, "/ math.log(2)", "* math.log(2)", "bits: from nats", FIT),
-    Mutation(EVALUATE, "len(text.encode()) - context_bytes", "len(text) - context_bytes", "bytes: characters", FIT),
-    Mutation(EVALUATE, "len(text.encode()) - context_bytes", "len(text.encode())", "bytes: the context's too", FIT),
-    Mutation(EVALUATE, "ids[start : start + step + 1]", "ids[start : start + step]", "windows: a token of each lost", PIECES),
-    Mutation(EVALUATE, "(context or max(len(ids), 2)) - 1", "(context or max(len(ids), 2))",
+    Mutation(FITTED, '["bits"] -= sum(', '["bits"] += sum(', "bits: sign", FIT),
+    Mutation(FITTED, "/ math.log(2)", "/ math.log(10)", "bits: log2", FIT),
+    Mutation(FITTED, "/ math.log(2)", "* math.log(2)", "bits: from nats", FIT),
+    Mutation(FITTED, "len(text.encode()) - context_bytes", "len(text) - context_bytes", "bytes: characters", FIT),
+    Mutation(FITTED, "len(text.encode()) - context_bytes", "len(text.encode())", "bytes: the context's too", FIT),
+    Mutation(FITTED, "ids[start : start + step + 1]", "ids[start : start + step]", "windows: a token of each lost", PIECES),
+    Mutation(FITTED, "(context or max(len(ids), 2)) - 1", "(context or max(len(ids), 2))",
              "windows: longer than the context", PIECES),
     Mutation(EVALUATE, "            if reward.value is not None:\n                item[metric.name] = reward.value",
              "            item[metric.name] = reward.value or 0.0", "metric: missing is 0", LEFT_OUT),

@@ -12,7 +12,6 @@ from data.config import ModelSettings
 from data.lake import Lake
 from data.refusal import Refusal
 from data.verify import verify
-from factory.config import Benchmark
 from factory.endpoints import Endpoint, Price
 from factory.stages import check
 
@@ -126,9 +125,7 @@ def test_the_budget_ends_a_judges_work_and_a_larger_one_goes_on(judged, server, 
 def test_another_judge_is_another_evaluation(recipe, change, make, tiny_model):
     def by(seed: int):
         benchmarks = {
-            "task": Benchmark(
-                metrics={"judged": {"use": "judge", "by": "critic", "wording": "{answer}", "max_tokens": 4}}
-            )
+            "task": {"metrics": {"judged": {"use": "judge", "by": "critic", "wording": "{answer}", "max_tokens": 4}}}
         }
         return change(
             recipe, models={"critic": ModelSettings(path=tiny_model("llama", seed=seed))}, benchmarks=benchmarks
@@ -146,7 +143,7 @@ def test_money_is_not_limited_where_a_judge_has_no_price(recipe, change, budget)
         recipe,
         stages=["prompts", "evaluate"],
         models={"critic": ModelSettings(path="critic", endpoint="e")},
-        benchmarks={"task": Benchmark(metrics={"judged": {"use": "judge", "by": "critic"}})},
+        benchmarks={"task": {"metrics": {"judged": {"use": "judge", "by": "critic"}}}},
         endpoints={"e": Endpoint(base_url="http://127.0.0.1:9/v1", prices={"gpt-4": Price(30, 60)})},
         budget=budget,
     )

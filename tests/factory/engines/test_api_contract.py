@@ -21,7 +21,6 @@ import pytest
 from data.config import ModelSettings
 from data.lake import Lake
 from data.refusal import Refusal
-from factory.config import Benchmark
 from factory.endpoints import Endpoint, Limit, Price
 from factory.engines import Answer, ChatRequest, TokenSampling
 from factory.engines.api import Apis
@@ -142,7 +141,7 @@ def test_a_judge_is_asked_once_and_its_verdict_read(served, tmp_path, recipe, ch
         components={"judged": spec},
         models={"critic": ModelSettings(path=served[1], endpoint="e", request=own)},
         endpoints={"e": Endpoint(base_url=served[0], timeout=120, prices={served[1]: Price(1, 2)})},
-        benchmarks={"task": Benchmark(metrics={"judged": spec}, split="train", limit=2)},
+        benchmarks={"task": {"metrics": {"judged": spec}, "split": "train", "limit": 2}},
         budget=1,
     )
     lake = make(judged, "prompts,samples,rewards,evaluate")

@@ -16,7 +16,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from data.config import SoftTargets
-from factory.config import Benchmark, CorpusSource, FactoryRecipe
+from factory.config import CorpusSource, FactoryRecipe
 from factory.stages import run
 
 STAGES = ["prompts", "answers", "samples", "scores", "soft_targets", "rewards", "corpus", "evaluate"]
@@ -32,7 +32,7 @@ def whole(recipe: FactoryRecipe, change: Callable[..., FactoryRecipe], write_row
         stages=STAGES,
         soft_targets=SoftTargets(kind="sampled", draws=8),
         corpus={"plain": CorpusSource(path=documents, held_out=0.4)},
-        benchmarks={"task": Benchmark(metrics=chrf), "fit": Benchmark(kind="likelihood")},
+        benchmarks={"task": {"metrics": chrf}, "fit": {"kind": "likelihood"}},
     )
 
 

@@ -9,9 +9,9 @@ import pytest
 from data.config import ModelSettings, PromptSource
 from data.keys import nfc
 from data.refusal import Refusal
-from factory.config import Benchmark, CorpusSource
+from factory.benchmarks.likelihood import windows
+from factory.config import CorpusSource
 from factory.stages.corpus import grams, overlaps, words
-from factory.stages.evaluate import windows
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen"
 
@@ -65,8 +65,8 @@ def evaluated(recipe, change, write_rows, **values):
         recipe,
         corpus={"fo": CorpusSource(path=write_rows(rows, "c.jsonl"))},
         benchmarks={
-            "task": Benchmark(metrics={"chrf": {"use": "similarity", "metric": "chrf"}, "length": {"use": "length"}}),
-            "fit": Benchmark(kind="likelihood"),
+            "task": {"metrics": {"chrf": {"use": "similarity", "metric": "chrf"}, "length": {"use": "length"}}},
+            "fit": {"kind": "likelihood"},
         },
         **values,
     )
@@ -118,13 +118,13 @@ def test_a_policy_already_evaluated_is_found(recipe, change, make, write_rows, c
 def test_a_metric_that_needs_teacher_answers_is_refused(recipe, change, make):
     metrics = {"agreement": {"use": "similarity", "to": "answers", "metric": "chrf"}}
     with pytest.raises(Refusal, match="no stage sees a held-out answer"):
-        make(change(recipe, benchmarks={"task": Benchmark(metrics=metrics)}), "prompts,evaluate")
+        make(change(recipe, benchmarks={"task": {"metrics": metrics}}), "prompts,evaluate")
 
 
 def test_a_missing_metric_value_is_left_out_not_zero(recipe, change, make, write_rows, prompt_rows):
     write_rows([{k: v for k, v in row.items() if k != "references"} for row in prompt_rows])
     metrics = {"chrf": {"use": "similarity", "metric": "chrf"}, "alphabet": {"use": "repetition"}}
-    lake = make(change(recipe, benchmarks={"task": Benchmark(metrics=metrics)}), "prompts,evaluate")
+    lake = make(change(recipe, benchmarks={"task": {"metrics": metrics}}), "prompts,evaluate")
     row = lake.read(newest(lake, "evaluations")).to_pylist()[0]
     assert set(dict(row["metrics"])) == {"alphabet"}
 
@@ -149,7 +149,7 @@ def test_a_limit_counts_over_all_shards_when_an_earlier_one_changes(recipe, make
     held = [{**row, "split": "held_out"} for row in prompt_rows]
     exact = {"exact": {"use": "similarity", "metric": "exact"}}
     for rows in ([{**held[0], "split": "train"}, *held[1:]], held):
-        one = change(recipe, benchmarks={"held": Benchmark(metrics=exact, limit=3)})
+        one = change(recipe, benchmarks={"held": {"metrics": exact, "limit": 3}})
         one = change(one, prompts=PromptSource(path=write_rows(rows, "p.jsonl")))
         assert newest(make(one, "prompts,evaluate"), "evaluations").rows == 3
 

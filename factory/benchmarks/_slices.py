@@ -1,0 +1,82 @@
+"""What kinds of benchmarks share: keys of their slices, rows of `evaluations`, greedy answers. Reads and writes no file itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data.contract import EVALUATIONS
+from data.keys import digest
+from data.lake import Key
+from data.manifest import Slice
+from factory.benchmarks import Benchmark
+from factory.context import Context, Work
+from factory.engines import Draw, GroupRequest, TokenSampling
+
+
+def named(context: Context, role: str, item: Benchmark, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a key: whom, by which benchmark, with what."""
+    return {"policy": role.removeprefix("run:"), "benchmark": item.name, "spec": dict(spec)}
+
+
+def key_under(
+    context: Context,
+    role: str,
+    item: Benchmark,
+    parent: Slice,
+    spec: Mapping[str, Any],
+    models: Mapping[str, str] | None = None,
+) -> Key:
+    """Key of a slice that measures the rows of a table; `models`: whom its metrics ask."""
+    settings = named(context, role, item, {"kind": item.kind, **asdict(item.settings), **spec})
+    if item.settings.limit is not None:  # which items are the first depends on the shards before
+        settings["among"] = digest([shard.key for shard in parent.shards])
+    return Key(settings, (parent,), {"policy": context.row(role)["model_id"], **(models or {})})
+
+
+def first(context: Context, parent: Slice, id_: str, item: Benchmark) -> set[int]:
+    """Ids of the benchmark's items: the first of its split, in the table's order."""
+    rows = context.lake.read(parent, [id_, "split"])
+    ids = rows.filter(pc.equal(rows.column("split"), item.settings.split)).column(id_).to_pylist()
+    return set(ids[: item.settings.limit])
+
+
+def stop(context: Context, role: str) -> list[str]:
+    """Further texts that end an answer: those that end the pool's samples. A teacher ends where its model says."""
+    return [] if role == "teacher" else list(context.recipe.sampling.stop)
+
+
+def drawn(
+    context: Context, role: str, prompts: Mapping[int, Sequence[int]], longest: int, stop_ids: Sequence[int], work: Work
+) -> dict[int, Draw]:
+    """Greedy answers: id → what the policy says behind these prompt ids."""
+    engine = context.engine(role, "generate")
+    work.tally.device = engine.device
+    sampling = TokenSampling(temperature=0.0, max_tokens=longest, stop_ids=tuple(stop_ids))
+    found = {}
+    for group in engine.generate([GroupRequest(id_, ids, [0], sampling) for id_, ids in prompts.items()]):
+        found[group.group_id] = group.samples[0]
+        work.done(1, 0, len(group.samples[0].token_ids))
+    work.tally.add(tokens_in=sum(map(len, prompts.values())))
+    return found
+
+
+def table(
+    context: Context,
+    role: str,
+    item: Benchmark,
+    rows: Sequence[tuple[str, str | None, Sequence[str] | None, Mapping[str, float]]],
+) -> pa.Table:
+    """Rows of `evaluations` from (item, prediction, gold, metrics)."""
+    shared = {"policy": role.removeprefix("run:"), "model_id": context.row(role)["model_id"], "benchmark": item.name}
+    return pa.Table.from_pylist(
+        [
+            {**shared, "item": id_, "prediction": prediction, "gold": gold, "metrics": list(metrics.items())}
+            for id_, prediction, gold, metrics in rows
+        ],
+        schema=EVALUATIONS.schema,
+    )
