@@ -8,6 +8,7 @@ measures (measures.py) are worked out anew on each draw. A null is left out, and
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -138,21 +139,23 @@ def p_value(draws: np.ndarray) -> float:
 
 def resampled(statistic: Statistic, n: int) -> list[Figure]:
     """Each of a statistic's figures over n items, with its percentile interval over RESAMPLES draws of n of them."""
-    from scipy.stats import bootstrap
+    from scipy.stats import DegenerateDataWarning, bootstrap
 
     values = statistic(np.arange(n)[None])[:, 0].tolist()
     if n < 2:
         return [Figure(value) for value in values]
-    drawn = bootstrap(
-        (np.arange(n),),
-        lambda index, axis: statistic(index),
-        vectorized=True,
-        method="percentile",
-        n_resamples=RESAMPLES,
-        confidence_level=LEVEL,
-        batch=max(1, AT_ONCE // n),
-        rng=np.random.default_rng(SEED),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # Figure.row answers draws that are all alike
+        drawn = bootstrap(
+            (np.arange(n),),
+            lambda index, axis: statistic(index),
+            vectorized=True,
+            method="percentile",
+            n_resamples=RESAMPLES,
+            confidence_level=LEVEL,
+            batch=max(1, AT_ONCE // n),
+            rng=np.random.default_rng(SEED),
+        )
     ends = drawn.confidence_interval
     columns = zip(values, ends.low.tolist(), ends.high.tolist(), drawn.bootstrap_distribution, strict=True)
     return [Figure(*column) for column in columns]
