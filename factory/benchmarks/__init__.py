@@ -1,10 +1,10 @@
 """Benchmarks: what the stage `evaluate` measures of a policy, one kind a file.
 
-A kind is one file of this folder: a docstring (what it measures, what it refuses), `Settings` (a frozen dataclass, a line under each
-field) and `make(context, role, item)`, which publishes one slice of `evaluations`. Where they apply it also has `check(recipe, item)`
-(refusals before any work), `components(item)` (metrics that are reward components), `planned(recipe, item, sizes)` (what one policy
-costs) and `texts(item)` (its own texts, which a corpus is kept clear of). Files are found by name and imported when a recipe asks for
-them. Refuses unknown kinds and settings, with the nearest name.
+A kind is one file of this folder: a docstring (what it measures, what it refuses), `Settings` (a frozen dataclass, a line under
+each field) and `make(context, role, item)`, which publishes one slice of `evaluations`. Where they apply it also has
+`check(recipe, item)` (refusals before any work), `components(item)` (metrics that are reward components), `planned(recipe, item,
+sizes)` (what one policy costs) and `texts(item)` (its own texts, which a corpus is kept clear of). Files are found by name and
+imported when a recipe asks for them. Refuses unknown kinds and settings, with the nearest name.
 
 >>> benchmark("fit", {"kind": "likelihood", "limit": 8}).settings.limit
 8

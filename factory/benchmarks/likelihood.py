@@ -1,8 +1,9 @@
 """How well a policy fits held-out documents: bits and bytes of each, student beside teacher.
 
-Reads `corpus`. A document's first token is context only: the begin token where the tokenizer puts one, else its first token of text,
-whose bytes are then not counted. The end token counts on neither side, so that tokenizers compare. A document longer than the context
-is cut into windows, each with one token of the window before it as context. Refuses a corpus that is not there, or has no such split."""
+Reads `corpus`. A document's first token is context only: the begin token where the tokenizer puts one, else its first token of
+text, whose bytes are then not counted. The end token counts on neither side, so that tokenizers compare. A document longer than the
+context is cut into windows, each with one token of the window before it as context. Refuses a corpus that is not there, or has no
+such split."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def _answered(
     )
     ids = dict(zip(shown.column("prompt_id").to_pylist(), prompt_ids(context, role, shown, longest), strict=True))
     draws = drawn(context, role, ids, longest, context.stop_ids(role, stop(context, role)), work)
-    answered = [
+    answered: list[dict[str, Any]] = [
         {
             "text": context.tokens(role).text(draws[r["prompt_id"]].token_ids).strip(),
             "finish_reason": draws[r["prompt_id"]].finish_reason,
