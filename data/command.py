@@ -121,6 +121,7 @@ class Command:
         return [*flags, *words]
 
     def _override(self, word: str) -> str:
+        word = re.sub(r"^model\.", "model@", word)  # model.teacher=gpt4: the file conf/model/gpt4.yaml as the teacher
         key, equals, value = word.partition("=")
         first = re.split(r"[.@]", key)[0]
         groups = {path.name for path in CONF.iterdir() if path.is_dir()}
@@ -163,6 +164,11 @@ class Command:
             return self.refusal(
                 f"no {group} named {name!r}: {nearest(name, [p.stem for p in (CONF / group).glob('*.yaml')])}"
             )
+        if role := re.search(r"Could not override 'model@([\w.]+)'", text):
+            place = role.group(1)
+            return self.refusal(
+                f"the recipe takes no model of conf/model as {place}: it names its own", f"{place}.path=…"
+            )
         lines = [line.strip() for line in str(chain[-1]).splitlines() if line.strip()]
         place = re.search(r"full_key: (\S+)", text)
         composing = len(lines) > 1 and "raised while composing" in lines[0]
@@ -171,11 +177,13 @@ class Command:
     def help(self) -> str:
         """The text of `--help`: examples, recipes, and every setting with its meaning."""
         listed = [f"  {name:<16}{first_comment(path)}" for name, path in recipes([]).items()]
+        models = [f"  {path.stem:<16}{first_comment(path)}" for path in sorted((CONF / "model").glob("*.yaml"))]
         shared = rows(self.recipe, "", skip=("factory", "trainer"))
         parts = [
             [self.description],
             ["Examples:", *(f"  {example}" for example in self.examples)],
             ["Recipes:", *listed],
+            ["Models, for recipes that name theirs so (model.teacher=NAME, model.student=NAME):", *models],
             ["Settings (key=value):", *shared],
             [f"Settings of this command ({self.section}.key=value, or key=value):", *rows(self.settings, "")],
             [

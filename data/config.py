@@ -246,7 +246,7 @@ class Recipe:
     answers: AnswerSampling = field(default_factory=AnswerSampling)
     """How the teacher answers."""
     components: dict[str, Any] = field(default_factory=dict)
-    """Reward components: column name → {use: component, …its settings}."""
+    """Reward components: column name → {use: component, …its settings}; null takes an inherited one away."""
     reward: str | None = None
     """Reward expression over component names, e.g. "agreement + 0.5*language"."""
     where: str | None = None
@@ -257,6 +257,9 @@ class Recipe:
     """Settings of `python -m factory`."""
     trainer: Any = None
     """Settings of `python -m trainer`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "components", {n: c for n, c in self.components.items() if c is not None})
 
     @property
     def pool_label(self) -> str:

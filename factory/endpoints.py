@@ -178,7 +178,7 @@ def _wants_scores(recipe: FactoryRecipe) -> Iterator[tuple[str, str]]:
         yield "stage evaluate", "factory.policies=[student]"
     for label, spec in recipe.components.items() if {"rewards", "selections"} & set(stages) else ():
         if {"scores", "reply_scores"} & component(spec, label).needs and (spec.get("scorer") or "teacher") == "teacher":
-            yield f"component {label}", f"leave {label} out of components and reward"
+            yield f"component {label}", f"components.{label}=null, and leave it out of reward"
 
 
 def check_bill(endpoint: Endpoint, name: str, model: str, limit: Limit) -> None:

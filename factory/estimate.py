@@ -19,6 +19,7 @@ from data.scorers import scorer_model
 from factory.config import FactoryRecipe
 from factory.engines.tokens import Tokens
 from factory.estimate_asked import asked
+from factory.sizes import PARAMETERS
 from factory.stages.scores import scorers
 
 SAMPLE = 500  # prompts whose length is measured
@@ -35,6 +36,7 @@ REPLAY = {
 }  # what the trainer replays in a step where the recipe is silent
 PROBE = 256  # prompts of a probe, likewise
 METADATA = ("*.json", "*.model", "*.txt", "*.jinja")
+CHARACTERS, TURN = 2, 10  # of a model that is not here: characters a token, tokens of its chat template
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,11 @@ def text(recipe: FactoryRecipe) -> str:
     length = _mean_length(policy_model(recipe), recipe, train)
     lines = [*_factory(recipe, len(train), length, len(rows) - len(train)), *_trainer(recipe, len(train), length)]
     flops = recipe.factory.engine.flops
-    head = f"recipe {recipe.name}: {len(train):,} train prompts of {length:.1f} tokens, {len(rows) - len(train):,} held out"
+    guessed = "" if _here(policy_model(recipe)) else f", at {CHARACTERS} characters a token and {TURN} around them"
+    head = (
+        f"recipe {recipe.name}: {len(train):,} train prompts of {length:.1f} tokens{guessed},"
+        f" {len(rows) - len(train):,} held out"
+    )
     table = [
         f"{'work':<22}{'model':<28}{'parameters':>14}{'tokens in':>14}{'tokens out':>14}{'GPU-hours':>12}{'disk':>10}"
     ]
@@ -186,7 +192,9 @@ def _line(
 
 @cache
 def parameters(model: ModelSettings, runs: str) -> int:
-    """The model's parameters, counted on a model without memory."""
+    """The model's parameters, counted on a model without memory; as factory.sizes says where only the hub has its configuration."""
+    if not _here(model):
+        return PARAMETERS[model.path]
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -201,11 +209,29 @@ def _tokens(model: ModelSettings, runs: str) -> Tokens:
     return Tokens.open(model, _folder(model, runs))
 
 
+@cache
+def _here(model: ModelSettings) -> bool:
+    """Whether configuration and tokenizer can be read. For a hub model whose size is known no network is asked."""
+    if model.path not in PARAMETERS or not _on_hub(model):
+        return True
+    import huggingface_hub
+
+    files = ("config.json", "tokenizer_config.json")
+    return all(
+        isinstance(huggingface_hub.try_to_load_from_cache(model.path, name, revision=model.revision), str)
+        for name in files
+    )
+
+
+def _on_hub(model: ModelSettings) -> bool:
+    return not (model.path.startswith("run:") or Path(model.path).is_dir() or model.path.count("/") != 1)
+
+
 def _folder(model: ModelSettings, runs: str) -> Path:
     """The model's folder; of a hub model only configuration and tokenizer are fetched."""
     from data.fingerprint import model_folder
 
-    if model.path.startswith("run:") or Path(model.path).is_dir() or model.path.count("/") != 1:
+    if not _on_hub(model):
         return model_folder(model, runs)
     import huggingface_hub
 
@@ -221,9 +247,11 @@ def _folder(model: ModelSettings, runs: str) -> Path:
 
 
 def _mean_length(model: ModelSettings, recipe: FactoryRecipe, rows: list[dict[str, Any]]) -> float:
+    some = rows[:: max(len(rows) // SAMPLE, 1)]
+    if not _here(model):
+        return TURN + sum(len(m["content"]) for row in some for m in row["messages"]) / len(some) / CHARACTERS
     tokens = _tokens(model, recipe.runs)
-    lengths = [len(tokens.prompt_ids(row["messages"])) for row in rows[:: max(len(rows) // SAMPLE, 1)]]
-    return sum(lengths) / len(lengths)
+    return sum(len(tokens.prompt_ids(row["messages"])) for row in some) / len(some)
 
 
 def _shown(line: Line, flops: float) -> str:

@@ -4,12 +4,31 @@ Fetches it once, into the hub's own cache. Refuses what the hub does not give, a
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from data.refusal import Refusal
 
+_SPARED: ContextVar[bool] = ContextVar("spared", default=False)
 _NAMED = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?:(?P<file>[\w./-]+)")
+
+
+@contextlib.contextmanager
+def spared() -> Iterator[None]:
+    """Within it no file is fetched: an estimate asks what a recipe says, not what a file of gigabytes holds."""
+    before = _SPARED.set(True)
+    try:
+        yield
+    finally:
+        _SPARED.reset(before)
+
+
+def awaited(path: str) -> bool:
+    """Whether a path names a file of the hub that is left where it is for now."""
+    return _SPARED.get() and _NAMED.fullmatch(path) is not None and not Path(path).exists()
 
 
 def local(path: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union
 from data.refusal import Refusal, nearest
 from data.scorers import PORTIONS
 from factory.rewards._files import FilePath, ModelPath, affixes, digest, model_id, stamp
-from factory.rewards._hub import local
+from factory.rewards._hub import awaited, local
 
 T = TypeVar("T")
 
@@ -76,6 +76,8 @@ def _choice(choices: tuple[Any, ...], value: Any) -> Any:
 def _file(value: Any) -> str:
     if not isinstance(value, str | Path):
         raise ValueError("expected a path")
+    if awaited(str(value)):
+        return str(value)
     own, *_ = [local(file) for file in filter(None, (str(value), affixes(str(value))))]
     for file in filter(None, (own, affixes(own))):
         stamp(file)

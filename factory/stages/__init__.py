@@ -30,13 +30,11 @@ WITHOUT = {"samples": "sampling.alpha=0", "soft_targets": "leave soft_targets ou
 
 def run(recipe: FactoryRecipe) -> None:
     """Run the recipe's stages over its lake, or print their estimate."""
+    if recipe.factory.estimate:
+        _estimate(recipe)
+        return
     check(recipe)
     go_offline(recipe)
-    if recipe.factory.estimate:
-        from factory.estimate import estimate
-
-        estimate(recipe)
-        return
     context = Context(recipe, Lake.open(recipe.lake))
     try:
         _refuse_other_tokens(context)
@@ -45,6 +43,17 @@ def run(recipe: FactoryRecipe) -> None:
             importlib.import_module(MODULES[name]).run(context)
     finally:
         context.close()
+
+
+def _estimate(recipe: FactoryRecipe) -> None:
+    """Print what the recipe would cost; no weights and no component's file are fetched for it."""
+    from factory.estimate import estimate
+    from factory.rewards._hub import spared
+
+    with spared():
+        check(recipe)
+        go_offline(recipe)
+        estimate(recipe)
 
 
 def check(recipe: FactoryRecipe) -> None:

@@ -172,3 +172,24 @@ def test_an_expression_may_begin_with_a_quote(composed, text):
     command, kept = composed
     assert command.main(["recipe=demo", f"where={text}"]) == 0
     assert kept[0].where == (text if text != "'in quotes for Hydra'" else "in quotes for Hydra")
+
+
+def test_a_model_of_conf_is_chosen_by_its_file(composed):
+    command, kept = composed
+    assert command.main(["recipe=gemma27b_to_bloomz7b", "model.teacher=gpt35", "model@student=llama2_7b"]) == 0
+    assert (kept[0].teacher.path, kept[0].student.path) == ("gpt-3.5-turbo", "meta-llama/Llama-2-7b-chat-hf")
+    assert kept[0].factory.endpoints["openai"].prices["gpt-3.5-turbo"].output > 0
+
+
+def test_a_model_of_conf_is_refused_where_the_recipe_names_its_own(composed, capsys):
+    command, _ = composed
+    assert command.main(["recipe=demo", "model.teacher=gpt4"]) == 2
+    assert "takes no model of conf/model as teacher" in capsys.readouterr().err
+    assert command.main(["recipe=gpt4_to_gptsw3", "model.teacher=gpt34"]) == 2
+    assert "no model named 'gpt34': did you mean" in capsys.readouterr().err.replace("do you mean", "did you mean")
+
+
+def test_an_inherited_component_is_taken_away(composed):
+    command, kept = composed
+    assert command.main(["recipe=demo", "components.language=null"]) == 0
+    assert set(kept[0].components) == {"agreement", "teacher_loglik"}

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from data.config import ModelSettings, Rephrase, SoftTargets, Translate
+from data.refusal import Refusal
 from factory.config import CorpusSource
 from factory.endpoints import Endpoint, Price
 from factory.estimate import _billed, _factory, _trainer, parameters, text
@@ -16,6 +19,24 @@ def test_the_estimate_prints_and_writes_nothing(recipe, change, make, capsys):
     out = capsys.readouterr().out
     assert "recipe tiny: 5 train prompts" in out and "scores (teacher)" in out and "training" in out
     assert not Path(recipe.lake).exists()
+
+
+def test_an_estimate_fetches_no_file_of_a_component(recipe, change, make, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    spec = {"use": "language", "method": "fasttext", "file": "nobody/nothing:model.bin", "language": "fao_Latn"}
+    asking = change(recipe, components={"language": spec}, reward="language")
+    make(change(asking, estimate=True))
+    assert "training" in capsys.readouterr().out
+    with pytest.raises(Refusal, match=r"no file model\.bin of nobody/nothing"):
+        make(asking)
+
+
+def test_a_hub_model_of_known_size_is_estimated_without_the_hub(recipe, change, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", None)  # a call would fail
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
+    told = text(change(recipe, student=ModelSettings(path="bigscience/bloomz-7b1")))
+    assert "at 2 characters a token" in told and "7,069,016,064" in told
+    assert "characters a token" not in text(recipe)
 
 
 def test_parameters_are_counted_without_weights(recipe):
