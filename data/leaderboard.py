@@ -172,5 +172,5 @@ pairs AS (
     SEMI JOIN fresh g ON (d.slice, d.label, d.against, d.benchmark) = (g.slice, g.label, g.policy, g.benchmark))
 SELECT policy, against, benchmark, metric, value AS difference, low, high, n, p, label AS recipe FROM pairs
 UNION ALL
-SELECT against, policy, benchmark, metric, -value, -high, -low, n, p, label FROM pairs
+SELECT against, policy, benchmark, metric, 0 - value, 0 - high, 0 - low, n, p, label FROM pairs
 """
