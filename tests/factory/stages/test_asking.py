@@ -15,6 +15,7 @@ from data.keys import hex_id
 from data.lake import Lake
 from data.pool import find_answers, find_prompts, find_rewards
 from data.refusal import Refusal
+from data.verify import verify
 from factory.config import FactoryRecipe
 from factory.engines.hf import HfEngine
 
@@ -86,6 +87,13 @@ def test_equal_texts_are_asked_about_once(
     judged = change(recipe, sampling=small, components={"judged": VERDICT}, reward=None)
     make(judged, "rewards")
     assert 0 < len(questions) <= 8 and len(set(questions)) == len(questions)
+
+
+def test_a_lake_with_translations_behind_the_answers_verifies(translating: FactoryRecipe, make: Any) -> None:
+    lake = make(translating, "prompts,answers,translate")
+    own, translated = lake.slices("answers")
+    assert translated.parents[0] == own.path and len(lake.read(translated)) > len(lake.read(own))
+    assert verify(lake).faults == []
 
 
 def test_who_was_asked_is_part_of_the_key(
