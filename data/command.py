@@ -136,7 +136,10 @@ class Command:
         )  # quoted for Hydra already
         if key in EXPRESSIONS and value not in ("null", "") and not whole:
             word = key + "='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-        word = word if first in roots or key.partition("@")[0] in groups else f"{self.section}.{word}"
+        named = key.partition("@")[0] in groups and not value.startswith(
+            "{"
+        )  # corpus={…} is the section's own, no file's name
+        word = word if first in roots or named else f"{self.section}.{word}"
         path, value = word.partition("=")[0].split("."), word.partition("=")[2]
         if place := typed_entry(
             self.recipe, path
@@ -159,7 +162,7 @@ class Command:
             key, owner = unknown.groups()
             known = {c.__name__: [f.name for f in dataclasses.fields(c)] for c in nested(self.recipe)}
             return self.refusal(f"no setting named {key!r} in {owner}: {nearest(key, known.get(owner, []))}")
-        if option := re.search(r"Could not find '(\w+)/([^']+)'", text):
+        if option := re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text):
             group, name = option.groups()
             return self.refusal(
                 f"no {group} named {name!r}: {nearest(name, [p.stem for p in (CONF / group).glob('*.yaml')])}"
@@ -178,12 +181,14 @@ class Command:
         """The text of `--help`: examples, recipes, and every setting with its meaning."""
         listed = [f"  {name:<16}{first_comment(path)}" for name, path in recipes([]).items()]
         models = [f"  {path.stem:<16}{first_comment(path)}" for path in sorted((CONF / "model").glob("*.yaml"))]
+        corpora = [f"  {path.stem:<16}{first_comment(path)}" for path in sorted((CONF / "corpus").glob("*.yaml"))]
         shared = rows(self.recipe, "", skip=("factory", "trainer"))
         parts = [
             [self.description],
             ["Examples:", *(f"  {example}" for example in self.examples)],
             ["Recipes:", *listed],
             ["Models, for recipes that name theirs so (model.teacher=NAME, model.student=NAME):", *models],
+            ["Corpora by name ('corpus=[NAME,NAME]'), beside those that the recipe describes itself:", *corpora],
             ["Settings (key=value):", *shared],
             [f"Settings of this command ({self.section}.key=value, or key=value):", *rows(self.settings, "")],
             [

@@ -269,27 +269,49 @@ def find_soft_targets(
     return (own or found)[-1]
 
 
+RECIPES_OWN = ("prompts", "likelihood")  # kinds of benchmarks without texts of their own, the one of no kind first
+
+
+def corpus_source(source: Mapping[str, Any]) -> dict[str, Any]:
+    """A corpus's source as keys hold it: one that is kept clear of no files of its own is named as if there were none."""
+    return {name: value for name, value in source.items() if name != "clear_of" or value}
+
+
 def find_corpora(lake: Lake, recipe: Recipe, tokenizer: str) -> list[Slice]:
-    """The recipe's corpora in this tokenizer, kept clear of its own prompts: the newest slice of each source that it names.
+    """The recipe's corpora in this tokenizer, kept clear of its own prompts and benchmarks: the newest slice of each source.
 
     A recipe without such a section takes the newest slice of every corpus in the lake."""
     section = {} if recipe.factory is None else _section(recipe.factory)
-    named = {name: _fields(source) for name, source in (section.get("corpus") or {}).items()}
+    named = {name: corpus_source(_fields(source)) for name, source in (section.get("corpus") or {}).items()}
+    benchmarks = {name: _fields(benchmark) for name, benchmark in (section.get("benchmarks") or {}).items()}
     newest, clear_of = {}, prompts_settings(recipe)["source"]
     for slice_ in lake.slices("corpus", clear_of=clear_of) if named else lake.slices("corpus"):
         source = slice_.settings.get("source", {})
         wanted = named.get(slice_.label)
-        if slice_.models.get("tokenizer") == tokenizer and (
-            not named or (wanted is not None and all(source.get(k) == v for k, v in wanted.items()))
-        ):
+        alike = wanted is not None and all(source.get(k) == v for k, v in wanted.items())
+        # documents that another corpus has too stand there alone: without it, this slice is not the whole source
+        alone = set(slice_.settings.get("behind", ())) <= set(named)
+        own = slice_.models.get("tokenizer") == tokenizer and _clear_of(slice_, benchmarks)
+        if own and (not named or (alike and alone)):
             newest[slice_.label] = slice_
     missing = sorted(set(named) - set(newest)) or ([] if newest else ["of any name"])
     if missing:
         raise Refusal(
-            f"{lake.uri} has no corpus {', '.join(missing)} in this student's tokens",
+            f"{lake.uri} has no corpus {', '.join(missing)} in this student's tokens, kept clear of the recipe's prompts and"
+            " benchmarks",
             command(recipe, "prompts,corpus"),
         )
     return [newest[name] for name in sorted(newest)]
+
+
+def _clear_of(corpus: Slice, benchmarks: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a corpus was compared with the texts of these benchmarks, as far as they have any of their own."""
+    against = corpus.settings.get("against", {})
+    own = {name: spec for name, spec in benchmarks.items() if spec.get("kind", RECIPES_OWN[0]) not in RECIPES_OWN}
+    return all(
+        name in against and spec.get("path", against[name]["path"]) == against[name]["path"]
+        for name, spec in own.items()
+    )
 
 
 def _section(factory: Any) -> dict[str, Any]:

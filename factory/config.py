@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
 from data.config import Recipe, SoftTargets
-from data.refusal import in_range
+from data.refusal import Refusal, in_range
 from factory.endpoints import Endpoint, Limit
 from factory.engines import SCORING
+from factory.sources import is_file
+
+# SIB-200's sentences are FLORES's
+BENCHMARK_ONLY = re.compile(r"(?<![a-z])(flores|ntrex|sib[-_]?200)", re.IGNORECASE)
 
 STAGES = (
     "prompts",
@@ -126,10 +132,17 @@ class CorpusSource:
     """null: the source's own `split` column; a share such as 0.05: chosen by the documents' hash."""
     limit: int | None = None
     """Only the first so many documents."""
+    clear_of: list[str] = field(default_factory=list)
+    """Files whose texts no train document may share 13 words with, beside the recipe's benchmarks and held-out text."""
 
     def __post_init__(self) -> None:
         in_range("corpus.NAME.held_out", self.held_out, 0, 1)
         in_range("corpus.NAME.limit", self.limit, 1)
+        if found := BENCHMARK_ONLY.search(Path(self.path).name if is_file(self.path) else self.path):
+            raise Refusal(
+                f"corpus.NAME.path={self.path}: {found[0]} is a benchmark only, and measures nothing once it was trained on",
+                f"corpus.NAME.clear_of=[{self.path}] keeps another corpus clear of it",
+            )
 
 
 @dataclass(frozen=True)

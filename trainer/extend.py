@@ -215,8 +215,8 @@ KEYED = Keyed(
     lambda settings: None,
     "Give a recipe's student tokens of its own language, learned on the recipe's corpora; a new model, to be trained on.",
     (
-        f"python -m {COMMAND} recipe=mistral_fa run=mistral-fa-tokens tokens=8000 corpus=faroese",
-        f"python -m {COMMAND} recipe=mistral_fa student.path=AI-Sweden-Models/gpt-sw3-1.3b run=sw3-tokens corpus=faroese",
+        f"python -m {COMMAND} recipe=mistral_fa run=mistral-fa-tokens tokens=8000",
+        f"python -m {COMMAND} recipe=mistral_fa student.path=AI-Sweden-Models/gpt-sw3-1.3b run=sw3-tokens",
     ),
 )
 

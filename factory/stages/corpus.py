@@ -1,14 +1,16 @@
 """Documents in the student's tokens, without duplicates and without what is evaluated.
 
-Reads files or hub data sets, and held-out `prompts`. Writes one slice of `corpus` a source. Train documents that share a
-13-gram with a held-out prompt, its references or a held-out document are dropped and counted; so are exact duplicates and empty
-documents."""
+Reads files or hub data sets, the recipe's benchmarks and held-out `prompts`. Writes one slice of `corpus` a source. Train documents
+that share 13 words with a benchmark, a held-out prompt, its references, a held-out document of any of the recipe's corpora or a
+file of `clear_of` are dropped and counted by where it stands; so are empty documents and those that an earlier one, of whichever
+corpus, repeats exactly."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,27 +20,86 @@ from data.contract import CORPUS
 from data.keys import digest, id64, nfc
 from data.lake import Key, Shard
 from data.manifest import Slice
-from data.pool import find_prompts, prompts_settings
+from data.pool import RECIPES_OWN, corpus_source, find_prompts, prompts_settings
 from data.refusal import Refusal
+from factory.benchmarks import benchmarks
 from factory.config import CorpusSource
+from factory.contamination import GRAM, SHORTEST, Forbidden
 from factory.context import Context, Work
 from factory.sources import Rows, mapped
 from factory.stages.prompts import split_of
 
-GRAM = 13  # words; Brown et al. 2020 (arXiv 2005.14165, appendix C) use 8 to 13 by data set
-SHORTEST = 8  # a held-out text below GRAM words counts as one gram of its own length, down to this one
 KNOWN = ("text", "language", "source", "licence", "split")
-WORD = re.compile(r"\w+")
-
-Gram = tuple[str, ...]
+LINES = (".txt", ".tsv")  # files of `clear_of` that are read line by line, in fields between tabs
 
 
 def run(context: Context) -> list[Slice]:
     """Publish every corpus of the recipe."""
-    if not context.settings.corpus:
+    sources = context.settings.corpus
+    if not sources:
         return []
-    held_out = grams(_held_out_texts(context))
-    return [_publish(context, name, source, held_out) for name, source in context.settings.corpus.items()]
+    forbidden, against = kept_out(context)
+    seen: dict[int, str] = {}
+    read = {name: read_documents(name, source, seen) for name, source in sources.items()}
+    held_out = (d["text"] for documents, _ in read.values() for d in documents if d["split"] == "held_out")
+    forbidden.add("held-out documents", held_out)
+    made = []
+    for name, source in sources.items():
+        documents, notes = read.pop(name)
+        own = own_files(name, source)
+        kept = cleared(documents, [forbidden, own], notes)
+        if not kept:
+            raise Refusal(f"corpus.{name}: no document of {source.path} is left ({notes})", f"corpus.{name}.path=FILE")
+        texts = {path: {"path": path, "texts": told} for path, told in own.digests.items()}
+        made.append(_publish(context, name, source, kept, notes, against | texts))
+    return made
+
+
+def kept_out(context: Context) -> tuple[Forbidden, dict[str, dict[str, Any]]]:
+    """What all corpora are kept clear of; and, for the key, path and digest of the benchmarks with texts of their own."""
+    forbidden, against = Forbidden(), dict[str, dict[str, Any]]()
+    forbidden.add("held-out prompts", _held_out_texts(context))
+    for item in benchmarks(context.recipe):
+        texts = item.texts()
+        source = f"benchmark {item.name}"
+        if texts is not None:
+            forbidden.add(source, texts)
+        if item.kind not in RECIPES_OWN:
+            path = getattr(item.settings, "path", None)
+            against[item.name] = {"path": path, "texts": forbidden.digests.get(source)}
+    return forbidden, against
+
+
+def own_files(name: str, source: CorpusSource) -> Forbidden:
+    """The texts of the files that one corpus names in `clear_of`."""
+    own = Forbidden()
+    for path in source.clear_of:
+        own.add(path, texts_of_file(path, f"corpus.{name}.clear_of"))
+    return own
+
+
+def texts_of_file(path: str, what: str) -> Iterator[str]:
+    """Every text of a file: the lines' fields of .txt and .tsv, all strings in the rows of other sources."""
+    if Path(path).suffix not in LINES:
+        for row in Rows(CorpusSource(path=path), what):
+            yield from strings(row)
+        return
+    try:
+        content = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(f"{what}: {path} is no text file: {error}", f"{what}=[FILE]") from error
+    for line in content.splitlines():
+        yield from line.split("\t")
+
+
+def strings(value: Any) -> Iterator[str]:
+    """The texts in a row, at whatever depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for inner in value.values() for text in strings(inner))
+    elif isinstance(value, list | tuple):
+        yield from (text for inner in value for text in strings(inner))
 
 
 def _held_out_texts(context: Context) -> Iterator[str]:
@@ -48,13 +109,23 @@ def _held_out_texts(context: Context) -> Iterator[str]:
         yield from row["references"] or []
 
 
-def _publish(context: Context, name: str, source: CorpusSource, held_out: set[Gram]) -> Slice:
+def _publish(
+    context: Context,
+    name: str,
+    source: CorpusSource,
+    documents: list[dict[str, Any]],
+    notes: dict[str, Any],
+    against: Mapping[str, Any],
+) -> Slice:
     student = context.row("student")
-    documents, notes = read_documents(name, source, held_out)
     size = context.settings.shard_groups
     shards = [documents[i : i + size] for i in range(0, len(documents), size)]
     contents = tuple(digest(shard) for shard in shards)
-    settings = {"source": asdict(source), "clear_of": prompts_settings(context.recipe)["source"]}
+    settings = {"source": corpus_source(asdict(source)), "clear_of": prompts_settings(context.recipe)["source"]}
+    if against:
+        settings["against"] = dict(against)
+    if notes["behind"]:
+        settings["behind"] = notes["behind"]
     key = Key(settings, (), {"tokenizer": student["tokenizer"]}, contents)
 
     def compute(shard: Shard, work: Work) -> pa.Table:
@@ -68,16 +139,32 @@ def _publish(context: Context, name: str, source: CorpusSource, held_out: set[Gr
     made = context.make("corpus", "corpus", key, name, compute, total=len(documents), unit="documents", notes=notes)
     if context.lake.slices("corpus", label=name)[-1] != made:
         made = context.lake.renew(made)
-    context.remark(
-        made,
-        f"left out {notes['duplicates']:,} duplicates, {notes['contaminated']:,} documents sharing {GRAM} words with held-out"
-        f" text, {notes['empty']:,} empty ones",
-    )
+    for line in told(name, documents, notes):
+        context.remark(made, line)
     return made
 
 
-def read_documents(name: str, source: CorpusSource, held_out: set[Gram]) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Rows of `corpus` without token ids, and how many were dropped, by reason."""
+def told(name: str, documents: list[dict[str, Any]], notes: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader must know of a corpus: what was left out and why, what could not be looked for, what has no licence."""
+    yield (
+        f"left out {notes['duplicates']:,} duplicates, {notes['contaminated']:,} documents that hold what is evaluated,"
+        f" {notes['empty']:,} empty ones"
+    )
+    for source, count in notes["contaminated_by"].items():
+        yield f"left out {count:,} documents sharing {GRAM} words with {source}"
+    for source, count in notes["short"].items():
+        yield f"{count:,} texts of {source} under {SHORTEST} words: left out only where a document is nothing else"
+    unlicensed = sum(document["licence"] is None for document in documents)
+    if unlicensed:
+        yield f"no licence is known of {unlicensed:,} documents: map the column `licence`, or corpus.{name}.licence=NAME"
+
+
+def read_documents(
+    name: str, source: CorpusSource, seen: dict[int, str]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of `corpus` without token ids, and how many were dropped, by reason.
+
+    `seen`: ids of the documents of this and earlier corpora, with the corpus's name; added to."""
     what = f"corpus.{name}"
     raw = Rows(source, what, source.limit)
     columns = mapped(raw.names, source.columns, KNOWN, what)
@@ -86,22 +173,34 @@ def read_documents(name: str, source: CorpusSource, held_out: set[Gram]) -> tupl
             f"{what}: no column holds the text; there are: {', '.join(raw.names)}",
             f"{what}.columns={{text: {raw.names[0]}}}",
         )
-    found: dict[int, dict[str, Any]] = {}
-    notes = {"duplicates": 0, "contaminated": 0, "empty": 0}
+    found: list[dict[str, Any]] = []
+    notes: dict[str, Any] = {"duplicates": 0, "contaminated": 0, "empty": 0, "behind": set()}
     for number, row in enumerate(raw, 1):
         document = _document(row, columns, source, f"{what}: {source.path} row {number}")
         if not document["text"].strip():
             notes["empty"] += 1
-        elif document["document_id"] in found:
+        elif document["document_id"] in seen:
             notes["duplicates"] += 1
+            notes["behind"].add(seen[document["document_id"]])
         else:
-            found[document["document_id"]] = document
-    against = held_out | grams(d["text"] for d in found.values() if d["split"] == "held_out")
-    kept = [d for d in found.values() if d["split"] == "held_out" or not overlaps(d["text"], against)]
-    notes["contaminated"] = len(found) - len(kept)
-    if not kept:
-        raise Refusal(f"{what}: no document of {source.path} is left ({notes})", f"{what}.path=FILE")
-    return kept, notes
+            seen[document["document_id"]] = name
+            found.append(document)
+    return found, notes | {"behind": sorted(notes["behind"] - {name})}
+
+
+def cleared(documents: list[dict[str, Any]], forbidden: list[Forbidden], notes: dict[str, Any]) -> list[dict[str, Any]]:
+    """The documents without those of train that hold what is forbidden; how many, and of which source, goes into the notes."""
+    kept, by = list[dict[str, Any]](), Counter[str]()
+    for document in documents:
+        held = document["split"] == "held_out"
+        sources = set() if held else {s for one in forbidden for s in one.sources_in(document["text"])}
+        by.update(sources)
+        if not sources:
+            kept.append(document)
+    notes["contaminated"] = len(documents) - len(kept)
+    notes["contaminated_by"] = dict(sorted(by.items()))
+    notes["short"] = dict(sorted((s, n) for one in forbidden for s, n in one.short.items()))
+    return kept
 
 
 def _document(row: Mapping[str, Any], columns: Mapping[str, str], source: CorpusSource, where: str) -> dict[str, Any]:
@@ -122,30 +221,3 @@ def _document(row: Mapping[str, Any], columns: Mapping[str, str], source: Corpus
         "licence": given.get("licence") or source.licence,
         "split": split_of(row.get(columns.get("split", "")), source.held_out, id_, where),
     }
-
-
-def words(text: str) -> Gram:
-    """Words as they are compared: NFC, case-folded, without punctuation."""
-    return tuple(WORD.findall(nfc(text).casefold()))
-
-
-def grams(texts: Iterable[str]) -> set[Gram]:
-    """Every run of 13 words of each text; a text of 8 to 12 words is one run.
-
-    >>> len(grams(["a b c d e f g h i j k l m n", "a b c"]))
-    2
-    """
-    found: set[Gram] = set()
-    for text in texts:
-        sequence = words(text)
-        length = min(GRAM, len(sequence))
-        if length >= SHORTEST:
-            found |= {sequence[i : i + length] for i in range(len(sequence) - length + 1)}
-    return found
-
-
-def overlaps(text: str, against: set[Gram]) -> bool:
-    """Whether a text holds any of the runs of words."""
-    sequence = words(text)
-    lengths = {len(gram) for gram in against}
-    return any(sequence[i : i + n] in against for n in lengths for i in range(len(sequence) - n + 1))

@@ -11,25 +11,12 @@ from data.keys import nfc
 from data.refusal import Refusal
 from factory.benchmarks.likelihood import windows
 from factory.config import CorpusSource
-from factory.stages.corpus import grams, overlaps, words
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen"
 
 
 def newest(lake, table, label=None):
     return lake.slices(table, label=label)[-1]
-
-
-def test_thirteen_words_in_common_are_an_overlap_and_twelve_are_not():
-    against = grams([LONG])
-    assert overlaps(f"before {LONG.upper()}, and after", against)
-    assert not overlaps(LONG.replace("thirteen", "fourteen"), against)
-    assert overlaps("x a b c d e f g h y", grams(["a b c d e f g h"]))  # a short text is one gram of its own length
-    assert not overlaps("a b c d e f g", grams(["a b c d e f g"]))  # under eight words nothing is compared
-
-
-def test_words_are_compared_without_case_and_composition():
-    assert words("Eg EITI a\u0301!") == ("eg", "eiti", "á")
 
 
 def test_documents_are_counted_where_they_are_dropped(recipe, change, make, write_rows, prompt_rows):
@@ -44,7 +31,8 @@ def test_documents_are_counted_where_they_are_dropped(recipe, change, make, writ
     corpus = {"fo": CorpusSource(path=write_rows(rows, "c.jsonl"), language="fo", licence="CC0-1.0")}
     lake = make(change(recipe, corpus=corpus), "prompts,corpus")
     slice_ = newest(lake, "corpus", "fo")
-    assert slice_.notes == {"duplicates": 1, "contaminated": 1, "empty": 1}
+    counted = {"duplicates": 1, "contaminated": 1, "empty": 1, "contaminated_by": {"held-out prompts": 1}}
+    assert {name: slice_.notes[name] for name in counted} == counted
     documents = lake.read(slice_).to_pylist()
     assert [d["text"] for d in documents] == [nfc("sólin skínur í dag"), "báturin siglir"]
     assert all(d["token_ids"][-1] == 1 and d["bytes"] == len(d["text"].encode()) for d in documents)
