@@ -1,7 +1,7 @@
 """`python -m data`: ask the tables, look at a reward, check the lake, take a copy of it.
 
-Reads the lake. Writes only what `export`, `push`, `pull`, `gc` and `sql --out` are asked to. A mistake its user can repair is one
-sentence on stderr with the next command, and exit code 2; `--debug` shows the traceback."""
+Reads the lake. Writes only what `export`, `push`, `pull`, `gc`, `pairs`, `ratings` and `sql --out` are asked to. A mistake its
+user can repair is one sentence on stderr with the next command, and exit code 2; `--debug` shows the traceback."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def gc(
     lake: LakeOption = DEFAULT_LAKE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
     hours: Annotated[
-        float, typer.Option(min=0, help="On object storage: leave slices alone that were written to since then.")
+        float, typer.Option(min=0, help="Where no lock tells (object storage, journals): leave alone what was written to since then.")
     ] = 24,
 ) -> None:
     """Remove files that no manifest names: unfinished slices, temporary files, what the loser of two writers wrote."""
@@ -209,6 +209,60 @@ def gc(
     names = [path.relative_to(opened.root).as_posix() for path in files]
     size = sum(map(opened.place.size, names)) if dry_run else collect(opened, files)
     typer.echo(f"{len(files)} files, {size} bytes " + ("would be removed" if dry_run else "removed"))
+
+
+@app.command()
+def pairs(
+    policies: Annotated[
+        list[str], typer.Argument(help="Two policies that were evaluated, or more: each two are compared.")
+    ],
+    benchmark: Annotated[str, typer.Option(help="The benchmark whose items they answered.")],
+    lake: LakeOption = DEFAULT_LAKE,
+    n: Annotated[
+        int, typer.Option("--n", min=1, help="Pairs for each two policies; as many as differ where there are fewer.")
+    ] = 50,
+    seed: Annotated[int, typer.Option(help="Draws items, order and sides.")] = 0,
+    repeats: Annotated[float, typer.Option(min=0, max=0.5, help="Share of pairs shown again, sides changed.")] = 0.1,
+    label: Annotated[
+        str | None, typer.Option(help="Only evaluations of this recipe; the newest of all unless given.")
+    ] = None,
+    question: Annotated[
+        str | None, typer.Option(help="What raters are asked, e.g. 'Which answer is better Faroese?'")
+    ] = None,
+    language: Annotated[str, typer.Option(help="Language of the page's own words: en or fo.")] = "en",
+    out: Annotated[Path, typer.Option("--out", help="The page, to be opened in a browser.")] = Path("pairs.html"),
+) -> None:
+    """Make a page on which people judge blinded pairs of answers; `ratings` reads what it gives them."""
+    from data.human.page import make
+    from data.human.pairs import Plan, told
+    from data.lake import Lake
+
+    plan = Plan(benchmark, question, language, n, seed, repeats)
+    page, html, shown = make(Lake.open(lake, must_exist=True), policies, plan, label)
+    try:
+        out.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise Refusal(
+            f"{out} cannot be written: {error.strerror}", "--out, with a file in a folder that exists"
+        ) from error
+    typer.echo("\n".join([*told(shown), f"page {page}: {out}", f"next: python -m data ratings FILE.csv --lake {lake}"]))
+
+
+@app.command()
+def ratings(
+    files: Annotated[list[Path], typer.Argument(help="Tables that raters downloaded from a page of `pairs`.")],
+    lake: LakeOption = DEFAULT_LAKE,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="A rater's later verdict takes the place of the earlier.")
+    ] = False,
+) -> None:
+    """Read raters' tables into the lake; `win_rates` and `rater_agreement` are views of them."""
+    from data.human.ratings import read_ratings
+    from data.lake import Lake
+
+    added = read_ratings(Lake.open(lake, must_exist=True), files, replace=replace)
+    typer.echo(f"{added.new} judgements added, {added.changed} changed, {added.known} known already")
+    typer.echo(f"next: python -m data sql 'SELECT * FROM win_rates' --lake {lake}")
 
 
 def main(arguments: list[str] | None = None) -> None:

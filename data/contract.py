@@ -8,7 +8,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from data.columns import MESSAGES, NATS, SAMPLE_KEYS, TEXTS, TOKENS, Column, Table, key
-from data.journals import COSTS, LEDGER, METRICS, RATINGS, RUNS
+from data.journals import COSTS, LEDGER, METRICS, PAIRS, RATINGS, RUNS
 
 VERSION = 1
 """Raised when a column changes its meaning. It stands in every manifest and outside every key: a new column orphans nothing."""
@@ -290,6 +290,6 @@ TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         PROMPTS, MODELS, GROUPS, SAMPLES, SCORES, ANSWERS, ANSWER_TOKENS, SOFT_TARGETS, ANSWER_SOFT_TARGETS, REWARDS,
-        ANSWER_REWARDS, SELECTIONS, CORPUS, EVALUATIONS, INTERVALS, RUNS, METRICS, COSTS, LEDGER, RATINGS,
+        ANSWER_REWARDS, SELECTIONS, CORPUS, EVALUATIONS, INTERVALS, RUNS, METRICS, COSTS, LEDGER, PAIRS, RATINGS,
     )
 }  # fmt: skip

@@ -90,6 +90,29 @@ LEDGER = Table(
     tokens=True,
 )
 
+PAIRS = Table(
+    "pairs",
+    "pair of answers on a page for raters",
+    (
+        Column("page", pa.string(), "the page's id; it stands in the page and in its CSV", required=True),
+        Column("pair", pa.int32(), "number on the page, from 1", required=True),
+        Column("benchmark", pa.string(), "evaluations.benchmark", required=True),
+        Column("item", pa.string(), "evaluations.item", required=True),
+        Column("first", pa.string(), "policy whose answer is shown first; the page does not say", required=True),
+        Column("second", pa.string(), "policy whose answer is shown second", required=True),
+        Column("first_model_id", pa.string(), "models.model_id of the first", required=True),
+        Column("second_model_id", pa.string(), "models.model_id of the second", required=True),
+        Column("first_slice", pa.string(), "slice of evaluations that the first answer is from", required=True),
+        Column("second_slice", pa.string(), "slice of evaluations that the second answer is from", required=True),
+        Column("repeats", pa.int32(), "pair shown here again with its sides changed; null: its first showing"),
+        Column("question", pa.string(), "what raters are asked", required=True),
+        Column("items", pa.int64(), "items that both policies answered", required=True),
+        Column("identical", pa.int64(), "of these: both said the same, so there is nothing to judge", required=True),
+        Column("created_at", pa.timestamp("us", tz="UTC"), "when the page was first made", required=True),
+    ),
+    journal=True,
+)
+
 RATINGS = Table(
     "ratings",
     "human judgement",
@@ -100,6 +123,8 @@ RATINGS = Table(
         Column("policy_b", pa.string(), "the other", required=True),
         Column("verdict", pa.string(), "a, b or tie", required=True),
         Column("rater", pa.string(), "who judged"),
+        Column("page", pa.string(), "pairs.page; null: judged elsewhere"),
+        Column("pair", pa.int32(), "pairs.pair; null: judged elsewhere"),
         Column("created_at", pa.timestamp("us", tz="UTC"), "when", required=True),
     ),
     journal=True,

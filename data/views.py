@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from data import leaderboard
 from data.contract import TABLES, Column, Table
+from data.human import views as human
 from data.lake import Lake
 from data.manifest import Slice
 from data.refusal import Refusal
@@ -111,6 +112,8 @@ VIEWS: dict[str, View] = {
                 Column("money", pa.float64(), "API price; null: nothing billed", unit="USD"),
             ),
         ),
+        human.WIN_RATES,
+        human.RATER_AGREEMENT,
     )
 }
 
@@ -247,4 +250,6 @@ _JOINED: dict[str, Callable[[Lake], Definition]] = {
     "differences": leaderboard.differences,
     "run_curves": _run_curves,
     "cost_table": _cost_table,
+    "win_rates": human.win_rates,
+    "rater_agreement": human.rater_agreement,
 }

@@ -153,6 +153,17 @@ def _journals(lake: Lake) -> None:
     lake.append("costs", pa.table(costs), "one")
 
 
+def _judgements(lake: Lake) -> None:
+    """One page of one pair, which one person has judged."""
+    shared = {"page": ["0a1b"], "pair": [1], "benchmark": ["demo"], "item": [hex_id(0)]}
+    shared["created_at"] = [datetime(2026, 1, 1, tzinfo=UTC)]
+    shown = {"first": ["student"], "second": ["r1"], "first_model_id": ["m0"], "second_model_id": ["m1"]}
+    shown |= {"first_slice": ["demo-1"], "second_slice": ["demo-2"], "question": ["?"], "items": [3], "identical": [1]}
+    lake.append("pairs", pa.table(shared | shown), "0a1b")
+    verdict = {"policy_a": ["r1"], "policy_b": ["student"], "verdict": ["a"], "rater": ["Anna"]}
+    lake.append("ratings", pa.table(shared | verdict), "0a1b-1")
+
+
 def _evaluations(lake: Lake) -> None:
     def rows(policy: str, benchmark: str, metrics: list[dict[str, float]]) -> dict[str, list[Any]]:
         n = len(metrics)
@@ -208,6 +219,7 @@ def _fill(lake: Lake) -> Lake:
     _answers(lake, prompts)
     _evaluations(lake)
     _journals(lake)
+    _judgements(lake)
     return lake
 
 
