@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from data.contract import EVALUATIONS
 from data.keys import digest
-from data.lake import Key
+from data.lake import Key, Shard
 from data.manifest import Slice
+from data.refusal import Refusal
 from factory.benchmarks import Benchmark
 from factory.context import Context, Work
 from factory.engines import Draw, GroupRequest, TokenSampling
@@ -36,6 +37,47 @@ def key_under(
     if item.settings.limit is not None:  # which items are the first depends on the shards before
         settings["among"] = digest([shard.key for shard in parent.shards])
     return Key(settings, (parent,), {"policy": context.row(role)["model_id"], **(models or {})})
+
+
+def make_own(
+    context: Context,
+    role: str,
+    item: Benchmark,
+    spec: Mapping[str, Any],
+    rows: Sequence[Any],
+    compute: Callable[[Sequence[Any], Work], pa.Table],
+) -> Slice:
+    """The slice of a benchmark that brings its own items (JSON values), named by their contents: a moved file changes nothing."""
+    settings = named(context, role, item, {"kind": item.kind, **spec})
+    size = context.settings.shard_groups
+    shards = [rows[i : i + size] for i in range(0, len(rows), size)]
+    contents = tuple(digest([settings, shard]) for shard in shards)
+
+    def one(shard: Shard, work: Work) -> pa.Table:
+        return compute(shards[shard.index], work)
+
+    return context.make(
+        "evaluate",
+        "evaluations",
+        Key(settings, (), {"policy": context.row(role)["model_id"]}, contents),
+        context.recipe.name,
+        one,
+        total=len(rows),
+        unit="items",
+        model=context.model(role).path,
+        ability="generate",
+    )
+
+
+def refuse_too_long(context: Context, role: str, item: Benchmark, id_: str, length: int, longest: int) -> None:
+    """Refuse a prompt that leaves no room for its answer."""
+    limit = context.tokens(role).context
+    if limit is not None and length + longest > limit:
+        raise Refusal(
+            f"benchmark {item.name}: item {id_} has {length} tokens; with an answer of {longest} that is more than the {limit}"
+            f" positions of {context.model(role).path}",
+            f"benchmarks.{item.name}.shots with fewer examples, or benchmarks.{item.name}.max_tokens={max(limit - length, 1)}",
+        )
 
 
 def first(context: Context, parent: Slice, id_: str, item: Benchmark) -> set[int]:
