@@ -128,7 +128,7 @@ def _between(a: Answers, b: Answers, plan: Plan, chance: random.Random) -> list[
 def with_repeats(pairs: list[Pair], share: float, chance: random.Random) -> list[Pair]:
     """The pairs with a share of them shown again: drawn from the first half, shown in the last third, sides changed."""
     half, tail = len(pairs) // 2, len(pairs) - len(pairs) // 3
-    numbers = chance.sample(range(half), min(half, math.ceil(share * len(pairs))))
+    numbers = chance.sample(range(half), min(half, math.ceil(round(share * len(pairs), 6))))
     again = [
         Pair(p.item, p.second, p.first, p.items, p.identical, number + 1)
         for number, p in ((n, pairs[n]) for n in numbers)

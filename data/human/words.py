@@ -6,7 +6,7 @@ WORDS: dict[str, dict[str, str]] = {
     "en": {
         "question": "Which answer is better?",
         "how": "You see two answers to the same question, and not who wrote them. Choose the better one, or say that they are "
-        "equally good. You can go back and change a verdict. What you have judged stays in this browser until you go on.",
+        "equally good. You can go back and change a verdict. This browser keeps your verdicts, also when you close the page.",
         "keys": "Keys: 1 or ← the first, 2 or → the second, 0 equally good, Backspace one back, Enter on without a verdict.",
         "name": "Your name",
         "start": "Begin",
@@ -33,7 +33,7 @@ WORDS: dict[str, dict[str, str]] = {
     "fo": {
         "question": "Hvørt svar er betri?",
         "how": "Tú sært tvey svar upp á sama spurning, men ikki hvør ið skrivaði tey. Vel tað betra, ella sig at tey eru líka góð. "
-        "Tú kanst fara aftur og broyta eina avgerð. Tað, sum tú hevur dømt, verður goymt í hesum kaganum.",
+        "Tú kanst fara aftur og broyta eina avgerð. Kagin goymir tað, sum tú hevur dømt, eisini tá ið tú letur síðuna aftur.",
         "keys": "Knappar: 1 ella ← tað fyrra, 2 ella → tað seinna, 0 líka góð, Backspace aftur, Enter víðari uttan avgerð.",
         "name": "Títt navn",
         "start": "Byrja",
