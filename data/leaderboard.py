@@ -98,9 +98,10 @@ def differences(lake: Lake) -> Definition:
 def published() -> tuple[tuple[str, str, str, float, str], ...]:
     """Published figures: policy, benchmark, metric, value, origin."""
     return tuple(
-        (entry["policy"], entry["benchmark"], metric, value, entry["origin"])
+        (policy, entry["benchmark"], metric, value, entry["origin"])
         for entry in json.loads(PUBLISHED.read_text(encoding="utf-8"))
-        for metric, value in entry["figures"].items()
+        for policy, figures in entry["figures"].items()
+        for metric, value in figures.items()
     )
 
 

@@ -36,7 +36,7 @@ def test_a_name_far_from_all_gets_the_list() -> None:
     assert nearest("zzz", ["b", "a"]) == "known: a, b"
 
 
-@pytest.mark.parametrize("name", ["keys", "refusal", "storage", "relations"])
+@pytest.mark.parametrize("name", ["keys", "refusal", "storage", "relations", "intervals"])
 def test_examples_in_docstrings_are_true(name: str) -> None:
     found = doctest.testmod(importlib.import_module(f"data.{name}"))
     assert found.attempted > 0 and found.failed == 0

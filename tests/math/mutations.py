@@ -9,6 +9,7 @@ import mutations_data
 import mutations_drift
 import mutations_factory
 import mutations_forward
+import mutations_intervals
 import mutations_methods
 import mutations_objectives
 import mutations_packed
@@ -31,6 +32,7 @@ MUTATIONS: list[Mutation] = [
     *mutations_runs.MUTATIONS,
     *mutations_factory.MUTATIONS,
     *mutations_data.MUTATIONS,
+    *mutations_intervals.MUTATIONS,
     *mutations_rewards.MUTATIONS,
     *mutations_alignment.MUTATIONS,
 ]

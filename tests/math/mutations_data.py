@@ -5,7 +5,7 @@ from __future__ import annotations
 from mutation import Mutation, named
 
 ADVANTAGES, SEGMENTS, SELECTION = "data/advantages.py", "data/segments.py", "data/selection.py"
-STORAGE, EXPRESSION, VIEWS = "data/storage.py", "data/expression.py", "data/views.py"
+STORAGE, EXPRESSION, VIEWS, BOARD = "data/storage.py", "data/expression.py", "data/views.py", "data/leaderboard.py"
 
 
 def method(name: str) -> tuple[str, ...]:
@@ -198,12 +198,12 @@ MUTATIONS = [
     Mutation(VIEWS, "ORDER BY value DESC, sample_index) = 1", "ORDER BY value, sample_index) = 1", "best_of_n view: worst", SHOWN),
     Mutation(VIEWS, "ORDER BY value DESC, sample_index) = 1", "ORDER BY value DESC, sample_index DESC) = 1",
              "best_of_n view: the last of equals", SHOWN),
-    Mutation(VIEWS, "sum(metrics['bits']) / sum(metrics['bytes'])", "avg(metrics['bits'] / metrics['bytes'])",
+    Mutation(BOARD, "sum(metrics['bits']) / sum(metrics['bytes'])", "avg(metrics['bits'] / metrics['bytes'])",
              "bits per byte: mean of documents", FIGURES),
-    Mutation(VIEWS, "sum(metrics['bits']) / sum(metrics['bytes'])", "sum(metrics['bytes']) / sum(metrics['bits'])",
+    Mutation(BOARD, "sum(metrics['bits']) / sum(metrics['bytes'])", "sum(metrics['bytes']) / sum(metrics['bits'])",
              "bits per byte: turned", FIGURES),
-    Mutation(VIEWS, "o.ordinal = max(o.ordinal) OVER", "o.ordinal = min(o.ordinal) OVER", "leaderboard: the oldest", SHOWN),
-    Mutation(VIEWS, "step = max(step) OVER (PARTITION BY run)", "step = min(step) OVER (PARTITION BY run)",
+    Mutation(BOARD, "o.ordinal = max(o.ordinal) OVER", "o.ordinal = min(o.ordinal) OVER", "leaderboard: the oldest", SHOWN),
+    Mutation(BOARD, "step = max(step) OVER (PARTITION BY run)", "step = min(step) OVER (PARTITION BY run)",
              "leaderboard: the first probe", SHOWN),
     Mutation(VIEWS, "coalesce(sum(tokens_out), 0)) / sum(seconds)", "coalesce(sum(tokens_out), 0)) * sum(seconds)",
              "cost_table: rate", SHOWN),
