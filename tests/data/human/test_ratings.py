@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -154,3 +155,12 @@ def test_a_table_that_an_editor_has_saved_with_its_own_line_ends_is_read(
     file.write_text("\ufeff" + file.read_text(encoding="utf-8").replace("\r\n", "\n") + "\n", encoding="utf-8")
     assert "1 judgements added" in ran("ratings", file, "--lake", judged_lake.root)
     assert judged_lake.sql("SELECT rater FROM ratings").to_pylist() == [{"rater": 'Jógvan, "J"'}]
+
+
+def test_the_query_that_the_documentation_shows_is_answered(
+    judged_lake: Lake, ran: Ran, page: str, tmp_path: Path
+) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (query,) = re.findall(r'^    python -m data sql "(SELECT .* FROM win_rates .*)"$', text, re.M)
+    ran("ratings", table(tmp_path / "a.csv", row(page, 1, "first"), row(page, 2, "tie")), "--lake", judged_lake.root)
+    assert ALPHA in ran("sql", query.replace("held_out", "talk"), "--lake", judged_lake.root)
