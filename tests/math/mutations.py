@@ -9,6 +9,7 @@ import mutations_data
 import mutations_drift
 import mutations_factory
 import mutations_forward
+import mutations_human
 import mutations_intervals
 import mutations_methods
 import mutations_objectives
@@ -33,6 +34,7 @@ MUTATIONS: list[Mutation] = [
     *mutations_factory.MUTATIONS,
     *mutations_data.MUTATIONS,
     *mutations_intervals.MUTATIONS,
+    *mutations_human.MUTATIONS,
     *mutations_rewards.MUTATIONS,
     *mutations_alignment.MUTATIONS,
 ]
