@@ -256,12 +256,15 @@ EVALUATIONS = Table(
         Column("policy", pa.string(), "student, teacher, or the run's name", required=True),
         Column("model_id", pa.string(), "models.model_id of the policy", required=True),
         Column("benchmark", pa.string(), "name of the benchmark", required=True),
-        Column("item", pa.string(), "prompt_id or document_id as 16 hex digits", required=True),
+        Column(
+            "item", pa.string(), "prompt_id or document_id as 16 hex digits, or the benchmark's own id", required=True
+        ),
         Column("prediction", pa.string(), "what the policy said; null for likelihood benchmarks"),
         Column("gold", TEXTS, "accepted answers"),
         Column("metrics", pa.map_(pa.string(), pa.float64()), "name → value, for this item", required=True),
+        Column("iteration", pa.int16(), "which of several measurements of the item; null: it was measured once"),
     ),
-    keys=("policy", "benchmark", "item"),
+    keys=("policy", "benchmark", "item", "iteration"),
 )
 
 INTERVALS = Table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -107,18 +107,25 @@ def drawn(
     return found
 
 
-def table(
-    context: Context,
-    role: str,
-    item: Benchmark,
-    rows: Sequence[tuple[str, str | None, Sequence[str] | None, Mapping[str, float]]],
-) -> pa.Table:
-    """Rows of `evaluations` from (item, prediction, gold, metrics)."""
+class Measured(NamedTuple):
+    """One row of `evaluations`."""
+
+    item: str
+    prediction: str | None
+    gold: Sequence[str] | None
+    metrics: Mapping[str, float]
+    iteration: int | None = None
+
+
+Plain = tuple[
+    str, str | None, Sequence[str] | None, Mapping[str, float]
+]  # a `Measured` of an item that is measured once
+
+
+def table(context: Context, role: str, item: Benchmark, rows: Sequence[Plain] | Sequence[Measured]) -> pa.Table:
+    """Rows of `evaluations` of one policy and benchmark."""
     shared = {"policy": role.removeprefix("run:"), "model_id": context.row(role)["model_id"], "benchmark": item.name}
     return pa.Table.from_pylist(
-        [
-            {**shared, "item": id_, "prediction": prediction, "gold": gold, "metrics": list(metrics.items())}
-            for id_, prediction, gold, metrics in rows
-        ],
+        [{**shared, **one._asdict(), "metrics": list(one.metrics.items())} for one in (Measured(*row) for row in rows)],
         schema=EVALUATIONS.schema,
     )
