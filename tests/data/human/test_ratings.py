@@ -164,3 +164,17 @@ def test_the_query_that_the_documentation_shows_is_answered(
     (query,) = re.findall(r'^    python -m data sql "(SELECT .* FROM win_rates .*)"$', text, re.M)
     ran("ratings", table(tmp_path / "a.csv", row(page, 1, "first"), row(page, 2, "tie")), "--lake", judged_lake.root)
     assert ALPHA in ran("sql", query.replace("held_out", "talk"), "--lake", judged_lake.root)
+
+
+def test_pairs_are_made_and_judged_on_a_lake_on_object_storage(
+    judged_lake: Lake, ran: Ran, s3: str, tmp_path: Path
+) -> None:
+    ran("push", s3, "--lake", judged_lake.root)
+    where = ("--lake", s3, "--out", tmp_path / "page.html")
+    page = ran("pairs", ALPHA, BETA, "--benchmark", "talk", "--n", 5, *where).split("page ")[1].split(":")[0]
+    file = table(tmp_path / "a.csv", *(row(page, n, "first") for n in range(1, 7)))
+    assert "6 judgements added" in ran("ratings", file, "--lake", s3)
+    assert "0 judgements added, 0 changed, 6 known" in ran("ratings", file, "--lake", s3)
+    ran("pull", s3, "--lake", judged_lake.root)
+    local, remote = (lake.sql("SELECT * FROM win_rates ORDER BY ALL") for lake in (judged_lake, Lake.open(s3)))
+    assert local.equals(remote) and local.num_rows == 2
