@@ -77,10 +77,10 @@ def check(recipe: FactoryRecipe) -> None:
     _check_labels(recipe)
     if {"rewards", "selections"} & set(stages):
         _check_rewards(recipe)
-    if "evaluate" in stages:
-        from factory.benchmarks import benchmarks
+    from factory.benchmarks import benchmarks
 
-        for item in benchmarks(recipe):
+    for item in benchmarks(recipe):  # their settings are read whether they are measured now or later
+        if "evaluate" in stages:
             item.check(recipe)
 
 
