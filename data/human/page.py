@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.human.pairs import Pair, Plan, asked, conversations, draw, page_id, read_answers, record
+from data.human.pairs import Pair, Plan, asked, chance_of, conversations, draw, page_id, read_answers, record
 from data.human.words import WORDS
 from data.lake import Lake
 from data.refusal import Refusal, nearest
@@ -26,8 +25,8 @@ def make(lake: Lake, policies: Sequence[str], plan: Plan, label: str | None = No
     if plan.language not in WORDS:
         raise Refusal(f"no words in {plan.language!r}: {nearest(plan.language, WORDS)}", "python -m data pairs --help")
     answers = read_answers(lake, policies, plan.benchmark, label)
-    page = page_id(plan, answers)
-    pairs = draw(plan, answers, random.Random(page))
+    pairs = draw(plan, answers, chance_of(plan, answers))
+    page = page_id(plan, pairs)
     html = render(page, plan, pairs, conversations(lake, [pair.item for pair in pairs]))
     record(lake, page, plan, pairs)
     return page, html, pairs

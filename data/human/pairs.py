@@ -98,9 +98,15 @@ def _newest(rows: Sequence[dict[str, Any]], policy: str, benchmark: str, order: 
     return Answers(policy, next(r["model_id"] for r in own if r["slice"] == slice_), slice_, texts)
 
 
-def page_id(plan: Plan, answers: Sequence[Answers]) -> str:
-    """12 hex digits of everything that the page depends on."""
-    return digest({**asdict(plan), "read": [[a.policy, a.slice] for a in answers]})[:12]
+def chance_of(plan: Plan, answers: Sequence[Answers]) -> random.Random:
+    """What draws order and sides: the same for the same question to the same slices."""
+    return random.Random(digest([asdict(plan), [[a.policy, a.slice] for a in answers]]))
+
+
+def page_id(plan: Plan, pairs: Sequence[Pair]) -> str:
+    """12 hex digits of what the page shows, in its order: another way of drawing would be another page."""
+    shown = [[p.item, p.first.policy, p.first.slice, p.second.policy, p.second.slice] for p in pairs]
+    return digest([asdict(plan), shown])[:12]
 
 
 def draw(plan: Plan, answers: Sequence[Answers], chance: random.Random) -> list[Pair]:

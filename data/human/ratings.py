@@ -105,21 +105,21 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
         raise Refusal(f"{file} is no CSV in UTF-8: {error}", "download the CSV from the page again") from error
 
 
-def _checked(cells: list[str], pages: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any]:
+def _checked(cells: list[str], pages: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
     """A row of `ratings`. Raises Fault."""
     again = "download the CSV from the page again"
     if len(cells) != len(COLUMNS):
         raise Fault(f"{len(cells)} fields, not {len(COLUMNS)}", again)
     page, number, verdict, rater, time, check = cells
     if page not in pages:
-        raise Fault(f"page {page!r} was not made from this lake", "--lake, with the lake that made the page")
+        raise Fault(f"page {page[:20]!r} was not made from this lake", "--lake, with the lake that made the page")
     if check != crc(cells[:-1]):
         raise Fault("changed since it was downloaded: its check does not fit", again)
-    pair = pages[page].get(int(number)) if number.isascii() and number.isdigit() else None
+    pair = pages[page].get(number)
     if pair is None:
-        raise Fault(f"the page has no pair {number!r}, only 1 to {len(pages[page])}", again)
+        raise Fault(f"the page has no pair {number[:20]!r}, only 1 to {len(pages[page])}", again)
     if verdict not in VERDICTS:
-        raise Fault(f"verdict {verdict!r} is none of {', '.join(VERDICTS)}", again)
+        raise Fault(f"verdict {verdict[:20]!r} is none of {', '.join(VERDICTS)}", again)
     if not (name := nfc(rater).strip()):
         raise Fault("no rater's name", again)
     policies = sorted((pair["first"], pair["second"]))
@@ -143,15 +143,15 @@ def _time(text: str, again: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:
-        raise Fault(f"{text!r} is no time", again) from error
+        raise Fault(f"{text[:40]!r} is no time", again) from error
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _pages(lake: Lake) -> dict[str, dict[int, dict[str, Any]]]:
-    """page → number → row of `pairs`."""
-    pages: dict[str, dict[int, dict[str, Any]]] = {}
+def _pages(lake: Lake) -> dict[str, dict[str, dict[str, Any]]]:
+    """page → number, as its CSV writes it → row of `pairs`."""
+    pages: dict[str, dict[str, dict[str, Any]]] = {}
     for row in lake.sql('SELECT page, pair, benchmark, item, "first", "second" FROM pairs').to_pylist():
-        pages.setdefault(row["page"], {})[row["pair"]] = row
+        pages.setdefault(row["page"], {})[str(row["pair"])] = row
     return pages
 
 

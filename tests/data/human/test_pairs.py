@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).parent))
 from judged import ALPHA, BETA, GAMMA, evaluated
 
 from data.human.page import render
-from data.human.pairs import Answers, Pair, Plan, draw, with_repeats
+from data.human.pairs import Answers, Pair, Plan, draw, page_id, with_repeats
 from data.human.words import WORDS
 
 Ran = Callable[..., str]
@@ -91,6 +91,13 @@ def test_each_policy_stands_first_in_half_of_the_pairs(n: int, seed: int) -> Non
     pairs = draw(Plan("b", n=n, seed=seed, repeats=0), [ONE, TWO], random.Random(seed))
     assert len(pairs) == n and abs(sum(1 if pair.first is ONE else -1 for pair in pairs)) <= 1
     assert len({pair.item for pair in pairs}) == n
+
+
+def test_pages_that_show_something_else_are_other_pages() -> None:
+    plan = Plan("b", n=9, repeats=0)
+    pairs = draw(plan, [ONE, TWO], random.Random(0))
+    turned = [Pair(p.item, p.second, p.first, p.items, p.identical) for p in pairs]
+    assert len({page_id(plan, shown) for shown in (pairs, pairs[::-1], turned, pairs[:8])}) == 4
 
 
 def test_more_pairs_keep_those_that_were_drawn() -> None:

@@ -101,6 +101,8 @@ WRONG = {
     "a foreign page": (lambda p: row("0123456789ab", 2, "tie"), "page '0123456789ab' was not made from this lake"),
     "no such pair": (lambda p: row(p, 7, "tie"), "the page has no pair '7', only 1 to 6"),
     "no number": (lambda p: row(p, "²", "tie"), "the page has no pair '²'"),
+    "a number of 5,000 digits": (lambda p: row(p, "1" * 5000, "tie"), "the page has no pair '111"),
+    "a padded number": (lambda p: row(p, "02", "tie"), "the page has no pair '02'"),
     "no such verdict": (lambda p: row(p, 2, "both"), "verdict 'both' is none of first, second, tie"),
     "nobody": (lambda p: row(p, 2, "tie", "  "), "no rater's name"),
     "no time": (lambda p: row(p, 2, "tie", time="now"), "'now' is no time"),
