@@ -3,8 +3,7 @@
 Runs the command in a folder of its own and reads `euroeval_benchmark_results.jsonl` from there: one row a data set and iteration,
 the metrics named DATASET.METRIC on the scale of EuroEval's totals, `…_radius` its 1.96 standard errors. The command downloads data
 sets and starts an engine itself, so every model here makes room for it, and its progress is its own. It runs once on this machine,
-not in workers. Refuses where the command is missing (with what installs it), fails, or leaves no result, and policies behind an
-endpoint."""
+not in workers. Refuses where the command is missing (with what installs it), fails, or leaves no result."""
 
 from __future__ import annotations
 
@@ -80,11 +79,6 @@ def _command(item: Benchmark) -> str:
 def make(context: Context, role: str, item: Benchmark) -> Slice:
     """One row a data set and iteration."""
     chosen, model = item.settings, context.model(role)
-    if model.endpoint is not None:
-        raise Refusal(
-            f"benchmark {item.name}: {role} is behind the endpoint {model.endpoint}, and has no checkpoint",
-            "policies=[…]",
-        )
     told = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(chosen).items()}
     spec = {"kind": item.kind, **{name: v for name, v in told.items() if name not in ("command", "cache")}}
     spec["release"] = _release()

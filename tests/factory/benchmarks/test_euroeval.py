@@ -142,17 +142,3 @@ def test_a_command_that_fails_leaves_nothing(recipe, change, make, stand_in, lin
     with pytest.raises(Refusal, match=says):
         make(evaluated(recipe, change), "evaluate")
     assert not Lake.open(recipe.lake).slices("evaluations")
-
-
-def test_a_model_behind_an_endpoint_has_no_checkpoint(recipe, change, make, stand_in):
-    from dataclasses import replace
-
-    from factory.endpoints import Endpoint
-
-    stand_in([line()])
-    teacher = replace(recipe.teacher, path="gpt-4", endpoint="e")
-    endpoints = {"e": Endpoint(base_url="http://127.0.0.1:9/v1")}
-    away = change(evaluated(recipe, change), teacher=teacher, policies=["teacher"], endpoints=endpoints)
-    with pytest.raises(Refusal) as refused:
-        make(away, "evaluate")
-    print(refused.value)
