@@ -22,7 +22,7 @@ FLAGS = (
     "--no-proxy-server", "--lang=en",
 )  # fmt: skip
 SPECIAL = {"Backspace": 8, "Enter": 13, "ArrowLeft": 37, "ArrowRight": 39}
-PATIENCE = 20.0  # seconds
+PATIENCE = 60.0  # seconds
 
 
 class Browser:

@@ -167,3 +167,16 @@ def test_nothing_is_wider_than_the_window(browser: Browser, page: Path, width: i
     dark = browser.ask("getComputedStyle(document.documentElement).backgroundColor")
     browser.look(width, 800, "light")
     assert browser.ask("getComputedStyle(document.documentElement).backgroundColor") != dark
+
+
+def test_a_browser_that_keeps_nothing_says_so_and_gives_the_table_all_the_same(browser: Browser, page: Path) -> None:
+    full = "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }"
+    browser.send("Page.addScriptToEvaluateOnNewDocument", source=full)
+    begin(browser, page, "Anna")
+    assert browser.ask("document.getElementById('unkept').checkVisibility()")
+    for _ in range(25):
+        browser.key("2")
+    browser.click("#download")
+    until(lambda: list(browser.downloads.glob("*.csv")))
+    (table,) = browser.downloads.glob("*.csv")
+    assert len(table.read_text(encoding="utf-8").splitlines()) == 26
