@@ -6,7 +6,8 @@ limits, so each figure is "at most". A token costs 2 operations a parameter forw
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,9 +17,11 @@ from data.config import ModelSettings
 from data.fingerprint import policy_model
 from data.refusal import Refusal
 from data.scorers import scorer_model
+from factory.benchmarks import Sizes
 from factory.config import FactoryRecipe
 from factory.engines.tokens import Tokens
 from factory.estimate_asked import asked
+from factory.estimate_evaluated import evaluated
 from factory.sizes import PARAMETERS
 from factory.stages.scores import scorers
 
@@ -121,6 +124,9 @@ def _factory(recipe: FactoryRecipe, prompts: int, length: float, held_out: int =
             model = policy if name == "policy" else scorer_model(recipe, name)
             if model is not None and not (name == "student" and model == policy and recipe.sampling.temperature == 1):
                 yield _line(f"scores ({name})", model, recipe, prompts * length, drawn, disk=drawn * STREAM_BYTES)
+    if "evaluate" in stages:
+        for name, model, plan in evaluated(recipe, Sizes(prompts, held_out, length, _counter(policy, recipe.runs))):
+            yield _line(f"evaluate ({name})", model, recipe, plan.tokens_in, plan.tokens_out)
     if recipe.teacher and "soft_targets" in stages:
         soft = recipe.factory.soft_targets
         tokens = drawn if soft.of == "samples" else prompts * recipe.answers.n * recipe.answers.max_tokens
@@ -129,6 +135,13 @@ def _factory(recipe: FactoryRecipe, prompts: int, length: float, held_out: int =
         yield _line("soft targets", recipe.teacher, recipe, prompts * length, tokens, disk=disk)
         if soft.kind == "student_m":
             yield _line("soft targets (policy)", policy, recipe, prompts * length, tokens)
+
+
+def _counter(model: ModelSettings, runs: str) -> Callable[[str], int]:
+    """Tokens of a text by a model's tokenizer, which is opened when first asked."""
+    if not _here(model):
+        return lambda text: math.ceil(len(text) / CHARACTERS)
+    return lambda text: len(_tokens(model, runs).tokenizer(text).input_ids)
 
 
 def _billed(recipe: FactoryRecipe, teacher: ModelSettings, tokens_in: float, told: float, disk: float) -> Line:

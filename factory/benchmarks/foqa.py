@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ from factory.benchmarks._slices import Measured, drawn, make_own, table
 from factory.benchmarks._squad import scores
 from factory.config import FactoryRecipe
 from factory.context import Context, Work
+from factory.sources import is_file
 
 VERSION = 1
 SEEN = 100  # prompts whose length an estimate measures
@@ -58,8 +60,9 @@ class Settings:
 
 
 def check(recipe: FactoryRecipe, item: Benchmark) -> None:
-    """Refuse splits that are not there, before any work."""
-    _splits(item)
+    """Refuse splits that are not there, before any work. The hub is asked when it is the benchmark's turn."""
+    if _local(item):
+        _splits(item)
 
 
 def texts(item: Benchmark) -> Iterator[str]:
@@ -70,8 +73,10 @@ def texts(item: Benchmark) -> Iterator[str]:
         yield from row["answers"]["text"]
 
 
-def planned(recipe: FactoryRecipe, item: Benchmark, sizes: Sizes) -> Planned:
-    """Every prompt of every iteration read once, each answer as long as it may be."""
+def planned(recipe: FactoryRecipe, item: Benchmark, sizes: Sizes) -> Planned | None:
+    """Every prompt of every iteration read once, each answer as long as it may be. None for a hub data set."""
+    if not _local(item):
+        return None
     rows = _rows(item, chat=False)
     length = sum(sizes.count(row["shown"]) for row in rows[:SEEN]) / len(rows[:SEEN])
     return Planned(len(rows), len(rows) * length, len(rows) * item.settings.max_tokens)
@@ -108,6 +113,10 @@ def _scored(row: dict[str, Any], said: str) -> Measured:
     f1, em = scores(said.lower(), [answer.lower() for answer in row["answers"]])
     metrics = {"squad_f1": 100 * f1, "squad_em": 100 * em, "iteration": float(row["iteration"])}
     return Measured(row["id"], said, row["answers"], metrics, row["iteration"])
+
+
+def _local(item: Benchmark) -> bool:
+    return Path(item.settings.path).exists() or is_file(item.settings.path)
 
 
 def _splits(item: Benchmark) -> Splits:

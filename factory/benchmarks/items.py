@@ -22,6 +22,7 @@ from factory.benchmarks._slices import drawn, make_own, refuse_too_long, stop, t
 from factory.config import FactoryRecipe
 from factory.context import Context, Work
 from factory.rewards.text import answer_span
+from factory.sources import is_file
 
 VERSION = 1
 SEEN = 200  # questions whose length an estimate measures
@@ -81,9 +82,10 @@ class Examples:
 
 
 def check(recipe: FactoryRecipe, item: Benchmark) -> None:
-    """Refuse a source without a question, and examples that are nowhere."""
-    next(questions(item.settings, f"benchmarks.{item.name}", 1))
-    _examples(item)
+    """Refuse a file without a question, and examples that are nowhere. The hub is asked when it is the benchmark's turn."""
+    if is_file(item.settings.path):
+        next(questions(item.settings, f"benchmarks.{item.name}", 1))
+        _examples(item)
 
 
 def texts(item: Benchmark) -> Iterator[str]:
@@ -93,8 +95,10 @@ def texts(item: Benchmark) -> Iterator[str]:
         yield from one.references
 
 
-def planned(recipe: FactoryRecipe, item: Benchmark, sizes: Sizes) -> Planned:
-    """Each question read once with its examples, each answer as long as it may be."""
+def planned(recipe: FactoryRecipe, item: Benchmark, sizes: Sizes) -> Planned | None:
+    """Each question read once with its examples, each answer as long as it may be. None for a hub data set."""
+    if not is_file(item.settings.path):
+        return None
     found = list(questions(item.settings, f"benchmarks.{item.name}", item.settings.limit))
     pool = _examples(item)
     shown = [as_text(one, examples(pool, item.settings.shots, one)) for one in islice(found, SEEN)]

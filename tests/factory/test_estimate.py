@@ -176,7 +176,35 @@ def test_who_judges_held_out_answers_stands_in_the_estimate(recipe, change):
     assert {name: (line.tokens_in, line.tokens_out) for name, line in lines.items()} == {
         "task.judged": (2 * 7 * read, 2 * 7 * 20),
         "seen.judged": (2 * 3 * read, 2 * 3 * 20),
+        "evaluate (task)": (2 * 7 * 10, 2 * 7 * 6),  # the run is not there yet: counted as its student
+        "evaluate (seen)": (2 * 3 * 10, 2 * 3 * 6),
     }
+
+
+def test_what_benchmarks_ask_of_each_policy_stands_in_the_estimate(recipe, change, write_rows):
+    rows = [{"q": "the little boat sails", "a": "far"}, {"q": "the sun", "a": "far"}]
+    documents = [{"text": "the little boat sails"}, {"text": "the sun shines"}, {"text": "far"}, {"text": "far away"}]
+    own = {"kind": "items", "path": write_rows(rows, "i.jsonl"), "template": "{{ q }}", "columns": {"references": "a"}}
+    benchmarks = {
+        "own": {**own, "metrics": ["exact"], "max_tokens": 9},
+        "fit": {"kind": "likelihood"},
+        "hub": {"kind": "foqa"},
+        "board": {"kind": "euroeval"},
+    }
+    corpus = {"fo": CorpusSource(path=write_rows(documents, "c.jsonl"), held_out=0.5)}
+    asking = change(
+        recipe, benchmarks=benchmarks, corpus=corpus, stages=["evaluate"], policies=["student", "teacher"]
+    )
+    lines = [line for line in _factory(asking, 5, 10.0, held_out=7)]
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(recipe.student.path)
+    read = sum(len(tokenizer(row["q"]).input_ids) for row in rows)
+    fit = sum(len(tokenizer(row["text"]).input_ids) for row in documents) * 2 / 4  # half of them are held out, about
+    names = [(line.name, line.model) for line in lines]
+    student, teacher = (Path(m.path).name for m in (recipe.student, recipe.teacher))
+    assert names == [(f"evaluate ({name})", model) for name in ("own", "fit") for model in (student, teacher)]
+    assert [(line.tokens_in, line.tokens_out) for line in lines] == [(read, 18), (read, 18), (fit, 0), (fit, 0)]
 
 
 def test_a_recipes_price_stands_above_the_endpoints(command, tmp_path):
