@@ -45,14 +45,31 @@ def field_docs(cls: type) -> dict[str, str]:
         if not dataclasses.is_dataclass(base):
             continue
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
-        for statement, follower in itertools.pairwise(body):
-            if (
-                isinstance(statement, ast.AnnAssign)
-                and isinstance(follower, ast.Expr)
-                and isinstance(follower.value, ast.Constant)
-            ):
-                docs[statement.target.id] = " ".join(str(follower.value.value).split())  # type: ignore[union-attr]
+        docs |= {name: doc for name, _, doc in _fields(body)}
     return docs
+
+
+def _fields(body: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.expr | None, str]]:
+    """Name, default and line of each described field in a class's body."""
+    for statement, follower in itertools.pairwise(body):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(follower, ast.Expr)
+            and isinstance(follower.value, ast.Constant)
+        ):
+            yield statement.target.id, statement.value, " ".join(str(follower.value.value).split())  # type: ignore[union-attr]
+
+
+def file_rows(path: Path, prefix: str) -> list[str]:
+    """Lines of the settings table of the class `Settings` in a file, which is read and not imported."""
+    lines = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == "Settings":
+            for name, default, doc in _fields(node.body):
+                value = default.value if isinstance(default, ast.Constant) else None
+                shown = "" if value in (None, "") else f" [{str(value).lower() if isinstance(value, bool) else value}]"
+                lines.append(f"  {prefix + name:<28} {doc}{shown}")
+    return lines
 
 
 def rows(cls: type, prefix: str, skip: Sequence[str] = ()) -> list[str]:
@@ -64,6 +81,8 @@ def rows(cls: type, prefix: str, skip: Sequence[str] = ()) -> list[str]:
         lines.append(f"  {prefix + f.name:<28} {docs.get(f.name, '')}{_default(f)}")
         if f.name in inner:
             lines += rows(inner[f.name], f"{prefix}{f.name}.")
+        for kind, path in f.metadata.get("kinds", dict)().items():  # files whose `Settings` an entry of the mapping has
+            lines += [f"  {prefix}{f.name}.NAME.kind={kind}", *file_rows(path, f"  {prefix}{f.name}.NAME.")]
     return lines
 
 

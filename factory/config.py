@@ -145,6 +145,12 @@ class CorpusSource:
             )
 
 
+def kinds() -> dict[str, Path]:
+    """Kind of benchmark → its file, for `--help`."""
+    folder = Path(__file__).parent / "benchmarks"
+    return {file.stem: file for file in sorted(folder.glob("*.py")) if not file.stem.startswith("_")}
+
+
 @dataclass(frozen=True)
 class FactorySettings:
     """What `python -m factory` does."""
@@ -172,7 +178,7 @@ class FactorySettings:
     """Existing pools and answers, by name."""
     corpus: dict[str, CorpusSource] = field(default_factory=dict)
     """Corpora, by name."""
-    benchmarks: dict[str, Any] = field(default_factory=dict)
+    benchmarks: dict[str, Any] = field(default_factory=dict, metadata={"kinds": kinds})
     """What `evaluate` measures: name → {kind: a file of factory/benchmarks (prompts where none is named), …its settings}."""
     soft_targets: SoftTargets = field(default_factory=SoftTargets)
     """What `soft_targets` keeps of the teacher's distributions."""

@@ -21,7 +21,9 @@ def evaluated(recipe: FactoryRecipe, sizes: Sizes) -> Iterator[tuple[str, ModelS
     models = Counter(_model(recipe, role) for role in recipe.factory.policies or [recipe.policy])
     for item in benchmarks(recipe):
         plan = item.planned(recipe, sizes)
-        for model, times in models.items() if plan is not None else ():
+        if plan is None:
+            continue
+        for model, times in models.items():
             yield item.name, model, Planned(times * plan.items, times * plan.tokens_in, times * plan.tokens_out)
 
 

@@ -97,11 +97,6 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
-def settings() -> dict[str, type]:
-    """Kind → its `Settings`, for `--help`."""
-    return {name: importlib.import_module(f"{__name__}.{name}").Settings for name in names()}
-
-
 def benchmark(name: str, spec: Any) -> Benchmark:
     """The benchmark that a recipe's entry describes: {"kind": "likelihood", "corpus": "fo"}."""
     from factory.rewards._settings import read

@@ -223,15 +223,22 @@ def test_examples_that_are_too_few_are_refused(recipe, change, make, write_rows)
         make(evaluated(recipe, change, write_rows, shots=3, examples=write_rows(TRAIN[:2], "t.jsonl")), "evaluate")
 
 
-def test_every_kind_describes_its_settings():
+def test_every_kind_describes_its_settings_and_help_shows_them():
     import dataclasses
+    import importlib
 
     from data.settings import field_docs
-    from factory.benchmarks import settings
+    from factory.__main__ import COMMAND
+    from factory.benchmarks import names
 
-    for kind, cls in settings().items():
-        names = [f.name for f in dataclasses.fields(cls)]
-        assert set(names) <= set(field_docs(cls)) and len(names) <= 12, kind
+    shown = COMMAND.help()
+    for kind in names():
+        cls = importlib.import_module(f"factory.benchmarks.{kind}").Settings
+        fields = [f.name for f in dataclasses.fields(cls)]
+        assert set(fields) <= set(field_docs(cls)) and len(fields) <= 12, kind
+        told = shown.partition(f"benchmarks.NAME.kind={kind}\n")[2].partition(".kind=")[0]
+        assert all(f"benchmarks.NAME.{name} " in told and field_docs(cls)[name] in told for name in fields), kind
+    assert "benchmarks.NAME.iterations      How often everything is resampled and asked. [10]" in shown
 
 
 def test_an_entry_without_a_kind_measures_prompts():
