@@ -123,3 +123,6 @@ def test_answers_of_other_prompts_teach_nothing(mine: Any) -> None:
     exact = {row["policy"]: row["value"] for row in board}
     assert exact["permuted"] <= exact["student"] + 0.05
     assert exact["own"] > exact["student"] + 0.1, "the prompts' own answers do teach"
+    pairs = mine.sql("SELECT * FROM differences WHERE policy = 'own' AND benchmark = 'held_out' AND metric = 'exact'")
+    low = {row["against"]: row["low"] for row in pairs}
+    assert low["student"] > 0 and low["permuted"] > 0, "and more than chance would"
