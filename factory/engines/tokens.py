@@ -104,7 +104,7 @@ class Tokens:
             self.tokenizer.eos_token_id,
             self.generation.get("eos_token_id"),
             self._text_config.eos_token_id,
-            self.config.eos_token_id,
+            getattr(self.config, "eos_token_id", None),  # a model that sees, too, may name it for its text part alone
         ):
             found += ids if isinstance(ids, list) else [] if ids is None else [ids]
         return [i for i in dict.fromkeys(found) if 0 <= i < self._text_config.vocab_size]
