@@ -192,10 +192,8 @@ def test_what_benchmarks_ask_of_each_policy_stands_in_the_estimate(recipe, chang
         "board": {"kind": "euroeval"},
     }
     corpus = {"fo": CorpusSource(path=write_rows(documents, "c.jsonl"), held_out=0.5)}
-    asking = change(
-        recipe, benchmarks=benchmarks, corpus=corpus, stages=["evaluate"], policies=["student", "teacher"]
-    )
-    lines = [line for line in _factory(asking, 5, 10.0, held_out=7)]
+    asking = change(recipe, benchmarks=benchmarks, corpus=corpus, stages=["evaluate"], policies=["student", "teacher"])
+    lines = list(_factory(asking, 5, 10.0, held_out=7))
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(recipe.student.path)

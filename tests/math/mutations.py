@@ -5,6 +5,7 @@ A new formula brings its rows: a sign, a denominator, a ratio, a mask. Leave out
 from __future__ import annotations
 
 import mutations_alignment
+import mutations_benchmarks
 import mutations_data
 import mutations_drift
 import mutations_factory
@@ -36,5 +37,6 @@ MUTATIONS: list[Mutation] = [
     *mutations_intervals.MUTATIONS,
     *mutations_human.MUTATIONS,
     *mutations_rewards.MUTATIONS,
+    *mutations_benchmarks.MUTATIONS,
     *mutations_alignment.MUTATIONS,
 ]

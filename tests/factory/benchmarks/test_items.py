@@ -238,8 +238,16 @@ def test_every_kind_describes_its_settings_and_help_shows_them():
         assert set(fields) <= set(field_docs(cls)) and len(fields) <= 12, kind
         told = shown.partition(f"benchmarks.NAME.kind={kind}\n")[2].partition(".kind=")[0]
         assert all(f"benchmarks.NAME.{name} " in told and field_docs(cls)[name] in told for name in fields), kind
-    assert "benchmarks.NAME.iterations      How often everything is resampled and asked. [10]" in shown
+    assert "benchmarks.NAME.iterations How often everything is resampled and asked. [10]" in shown
 
 
 def test_an_entry_without_a_kind_measures_prompts():
     assert benchmark("b", {"metrics": {"exact": {"use": "similarity"}}}).kind == "prompts"
+
+
+def test_similar_scores_are_read_as_they_are_smallest():
+    assert METRICS["spearman"]("3.125", ["4.250"], ()) == {
+        "answered": 1.0,
+        "spearman_true": 4.25,
+        "spearman_predicted": 3.125,
+    }
