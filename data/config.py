@@ -156,6 +156,38 @@ class SoftTargets:
 
 
 @dataclass(frozen=True)
+class Reasoning:
+    """Tags around what models think before they answer. Components, best-of-N and measures see what follows them."""
+
+    student: list[str] = field(default_factory=list)
+    """Opening and closing tag of the policy, e.g. [<think>, </think>]; the first empty where its chat template opens the thought;
+    none where it does not think aloud."""
+    teacher: list[str] = field(default_factory=list)
+    """The same of the teacher and its co-teachers."""
+    copied: bool = True
+    """Whether behaviour cloning copies the teacher's reasoning with its answer; false: the answer alone."""
+
+    def __post_init__(self) -> None:
+        for who in ("student", "teacher"):
+            tags = getattr(self, who)
+            if tags and (len(tags) != 2 or not tags[1] or tags[0] == tags[1]):
+                raise Refusal(
+                    f"reasoning.{who} is {tags}: two different tags are wanted, the closing one not empty",
+                    f"'reasoning.{who}=[<think>, </think>]'",
+                )
+
+    @property
+    def settings(self) -> dict[str, list[str]]:
+        """The tags as keys hold them: {} where nobody thinks."""
+        tags = {"student": list(self.student), "teacher": list(self.teacher)}
+        return {who: own for who, own in tags.items() if own}
+
+    def tags(self, role: str) -> list[str]:
+        """The tags of student, policy, run:NAME or teacher; [] of any other model."""
+        return self.student if role in ("student", "policy") or role.startswith("run:") else self.settings.get(role, [])
+
+
+@dataclass(frozen=True)
 class Translate:
     """How the teacher's language is crossed: prompts are translated to it, its answers back. Stage `translate`."""
 
@@ -231,6 +263,8 @@ class Recipe:
     """Further models that write: translators, judges, co-teachers, by the name that `by:` and `co_teachers` say."""
     co_teachers: list[str] = field(default_factory=list)
     """Names of `models` that answer the same prompts as the teacher; their answers stand behind the teacher's own."""
+    reasoning: Reasoning = field(default_factory=Reasoning)
+    """What student and teacher write around their reasoning."""
     translate: Translate | None = None
     """How prompts reach the teacher's language and answers come back; null: it is the student's."""
     rephrase: Rephrase | None = None

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from data.config import Recipe, sampling_settings
+from data.config import Reasoning, Recipe, sampling_settings
 from data.lake import Key, Lake
 from data.manifest import Slice
 from data.refusal import Refusal
@@ -78,9 +78,12 @@ def answers_key(recipe: Recipe, prompts: Slice, teacher: str) -> Key:
     return Key({"sampling": asdict(recipe.answers), "seed": recipe.seed}, (prompts,), {"teacher": teacher})
 
 
-def answer_tokens_key(answers: Slice, prompts: Slice, student: Mapping[str, Any]) -> Key:
+def answer_tokens_key(
+    answers: Slice, prompts: Slice, student: Mapping[str, Any], reasoning: Reasoning = Reasoning()
+) -> Key:
     """Key of `answer_tokens`: the answers in one student's tokenizer and chat template, ended as its stops allow."""
-    return Key({}, (answers, prompts), {k: student[k] for k in ("tokenizer", "chat_template", "end_tokens")})
+    cut = {"behind": list(reasoning.teacher)} if reasoning.teacher and not reasoning.copied else {}
+    return Key(cut, (answers, prompts), {k: student[k] for k in ("tokenizer", "chat_template", "end_tokens")})
 
 
 def soft_targets_key(base: Slice, scorer: str, spec: Mapping[str, Any]) -> Key:
@@ -162,7 +165,9 @@ def find_rewards(lake: Lake, recipe: Recipe, name: str, base: Slice) -> Slice:
     found = [
         s for s in lake.slices(table, label=name, spec=valued(recipe.components[name])) if s.parents[0] == base.path
     ]
-    found = [s for s in found if asked_own(lake, recipe, s)]
+    found = [
+        s for s in found if asked_own(lake, recipe, s) and s.settings.get("reasoning", {}) == recipe.reasoning.settings
+    ]
     own = [s for s in found if all(_is_own(lake, recipe, name, s, path) for path in s.parents[1:])]
     if not own:
         other = ", only under another teacher or other answers" if found else ""
@@ -229,7 +234,7 @@ def find_own_answers(lake: Lake, recipe: Recipe, prompts: Slice) -> Slice | None
 
 def find_answer_tokens(lake: Lake, recipe: Recipe, answers: Slice, prompts: Slice, student: Mapping[str, Any]) -> Slice:
     """The answers in this student's tokens."""
-    found = lake.find("answer_tokens", answer_tokens_key(answers, prompts, student))
+    found = lake.find("answer_tokens", answer_tokens_key(answers, prompts, student, recipe.reasoning))
     if found is None:
         raise Refusal(
             f"{answers.path} is not in this student's tokens: another tokenizer, chat template or end of turn",

@@ -76,8 +76,10 @@ def steps(recipe: Recipe, before: str | None = None) -> list[str]:
 
 def step_settings(recipe: Recipe, step: str) -> dict[str, Any]:
     """What a step's rows depend on, beside models and parents."""
-    own = getattr(recipe, step)
-    return {step: list(own) if isinstance(own, list) else asdict(own)}
+    own, tags = getattr(recipe, step), recipe.reasoning.settings
+    if isinstance(own, list):
+        return {step: list(own)}
+    return {step: asdict(own)} | ({"reasoning": tags} if tags else {})
 
 
 def step_writers(recipe: Recipe, step: str) -> dict[str, str]:
@@ -100,6 +102,7 @@ def find_derived(lake: Lake, recipe: Recipe, base: Slice, step: str) -> Slice | 
         for s in lake.slices("answers", **step_settings(recipe, step))
         if s.parents[0] == base.path
         and asked_own(lake, recipe, s)
+        and s.settings.get("reasoning", {}) == (recipe.reasoning.settings if step != "co_teachers" else {})
         and all(s.models.get(role) == id_ for role, id_ in models.items())
     ]
     return found[-1] if found else None

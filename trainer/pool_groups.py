@@ -158,10 +158,13 @@ def _token_advantages(
 
 
 def token_advantages(values: Sequence[np.ndarray], counted: Sequence[np.ndarray], weight: float) -> list[np.ndarray]:
-    """λ·(v_t − v̄) float32, one array a sample; v̄ is the mean over all tokens of the group's counted samples (MATH §3)."""
+    """λ·(v_t − v̄) float32, one array a sample; v̄ is the mean over all tokens of the group's counted samples (MATH §3).
+
+    A token without a value (NaN: of a reasoning, where the answer alone is judged) is in no mean, and nothing is added to it."""
     everything = np.concatenate(counted).astype(np.float64)
+    everything = everything[~np.isnan(everything)]
     mean = everything.mean() if len(everything) else 0.0
-    return [(weight * (row.astype(np.float64) - mean)).astype(np.float32) for row in values]
+    return [np.nan_to_num(weight * (row.astype(np.float64) - mean)).astype(np.float32) for row in values]
 
 
 class _Prompts:

@@ -17,6 +17,7 @@ from data.fingerprint import chat_template
 from data.keys import hex_id, id64, nfc
 from data.lake import Lake
 from data.manifest import Slice
+from data.reasoning import answer_part
 from data.refusal import Refusal
 from factory.rewards import Batch, Component, component
 from trainer.config import TrainerRecipe
@@ -53,6 +54,8 @@ class Prober:
     sampled: bool
     initial: dict[str, Tensor] | None
     """Starting weights, where KL(π‖π_0) is measured."""
+    tags: Sequence[str] = ()
+    """Around the student's reasoning: components see what follows it; n_tokens counts it too."""
 
     @property
     def metrics(self) -> list[str]:
@@ -85,13 +88,15 @@ class Prober:
 
     def _figures(self, prefix: str, policy: Policy, answers: Sequence[Generated]) -> dict[str, float]:
         texts = [str(policy.tokenizer.decode(a.token_ids, skip_special_tokens=True)) for a in answers]
-        batch = batch_of(self.rows, texts, answers)
+        # a thought that never ended answers nothing: measured as an empty answer, where a reward of it would be null
+        said = batch_of(self.rows, [answer_part(text, self.tags) or "" for text in texts], answers)
+        whole = batch_of(self.rows, texts, answers)
         figures = {
             f"{prefix}/n_tokens": sum(len(a.token_ids) for a in answers) / len(answers),
             f"{prefix}/truncated": sum(a.finish_reason == "length" for a in answers) / len(answers),
         }
         for item in self.components:
-            values = [reward.value for reward in item.score(batch) if reward.valid and reward.value is not None]
+            values = [r.value for r in item.score(whole if item.whole else said) if r.valid and r.value is not None]
             if values:
                 figures[f"{prefix}/{item.name}"] = sum(values) / len(values)
         return figures
@@ -145,7 +150,17 @@ def prober(lake: Lake, recipe: TrainerRecipe, reading: Reading, policy: Policy) 
     stops = [i for text in recipe.sampling.stop for i in policy.tokenizer(text, add_special_tokens=False).input_ids]
     initial = {name: p.detach().clone() for name, p in trained(policy.model).items()} if settings.kl else None
     stop_ids = tuple(dict.fromkeys([*end_token_ids(policy), *stops]))
-    return Prober(prompts, rows, components, longest, stop_ids, recipe.seed, settings.sampled, initial)
+    return Prober(
+        prompts,
+        rows,
+        components,
+        longest,
+        stop_ids,
+        recipe.seed,
+        settings.sampled,
+        initial,
+        tuple(recipe.reasoning.student),
+    )
 
 
 def probe_components(recipe: TrainerRecipe) -> list[Component]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from data.manifest import Slice
+from data.reasoning import answer_part
 from data.refusal import Refusal, in_range, nearest
 from factory.benchmarks import Benchmark, Planned, Sizes
 from factory.benchmarks._metrics import METRICS, WITH_LABELS
@@ -124,6 +125,8 @@ def make(context: Context, role: str, item: Benchmark) -> Slice:
         "max_tokens": longest,
         "stop": stop(context, role),
     }
+    if tags := context.recipe.reasoning.tags(role):
+        spec["reasoning"] = list(tags)
 
     def compute(shard: Sequence[dict[str, Any]], work: Work) -> pa.Table:
         return _answered(context, role, item, shard, longest, work)
@@ -161,8 +164,10 @@ def _answered(
     found = []
     for number, row in enumerate(rows):
         said = tokens.text(draws[number].token_ids).strip()
-        said = said.split("\n\n", 1)[0].strip() if isinstance(row["shown"], str) else said
-        found.append((row["id"], said, row["references"], measured(said, row, item.settings)))
+        thinks = context.recipe.reasoning.tags(role)  # whose blank lines end no answer
+        said = said.split("\n\n", 1)[0].strip() if isinstance(row["shown"], str) and not thinks else said
+        answer = answer_part(said, thinks) or ""
+        found.append((row["id"], said, row["references"], measured(answer, row, item.settings)))
     return table(context, role, item, found)
 
 

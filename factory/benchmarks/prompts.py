@@ -15,6 +15,7 @@ from data.contract import EVALUATIONS
 from data.keys import hex_id
 from data.lake import Shard
 from data.manifest import Slice
+from data.reasoning import answer_part
 from data.refusal import Refusal, in_range
 from factory.benchmarks import Benchmark, Planned, Sizes
 from factory.benchmarks._slices import drawn, first, key_under, stop, table
@@ -83,6 +84,8 @@ def make(context: Context, role: str, item: Benchmark) -> Slice:
     spec: dict[str, Any] = {"corpus": None, "max_tokens": longest, "metrics": {m.name: m.identity() for m in metrics}}
     if words := stop(context, role):
         spec["stop"] = words
+    if tags := context.recipe.reasoning.tags(role):
+        spec["reasoning"] = list(tags)
     asks = {metric.name: asked(metric) for metric in metrics if metric.by is not None}
     if asks:
         spec["asked"] = asks
@@ -139,8 +142,11 @@ def _answered(
         }
         for r in rows
     ]
-    inputs = batch(answered, rows, {}, [{}] * len(rows))
-    batches = [with_replies(context, metric, inputs, rows, prompts, work, "evaluate") for metric in metrics]
+    # a thought that never ended answers nothing: measured as an empty answer, where a reward of it would be null
+    tags = context.recipe.reasoning.tags(role)
+    said = [{**answer, "text": answer_part(answer["text"], tags) or ""} for answer in answered]
+    inputs = {whole: batch(answered if whole else said, rows, {}, [{}] * len(rows)) for whole in (False, True)}
+    batches = [with_replies(context, m, inputs[m.whole], rows, prompts, work, "evaluate") for m in metrics]
     values = _measured(metrics, batches)
     return table(context, role, item, [
         (hex_id(r["prompt_id"]), a["text"], r["references"], v) for r, a, v in zip(rows, answered, values, strict=True)

@@ -22,6 +22,7 @@ from typing import Any
 
 from data.refusal import Refusal, nearest
 
+SPANS = ("answer", "whole")
 SHARED = frozenset({"text"})  # modules of this folder that components share; names with an underscore are not listed
 
 
@@ -153,6 +154,8 @@ class Component:
     """Who replies to its questions: teacher, student, or one of the recipe's `models`; None: it asks none."""
     method: str | None
     """Which of the teacher's answers it compares with: translate, rephrase, …; None: those in the teacher's own words."""
+    whole: bool
+    """Whether it reads a sample's reasoning too; else the answer behind it, where the recipe names the tags."""
     identity_of: Callable[[], dict[str, Any]] = field(repr=False)
     function: Callable[[Batch], list[Reward]] = field(repr=False)
     questions: Callable[[Batch], list[list[Question]]] | None = field(default=None, repr=False)
@@ -198,7 +201,8 @@ def component(spec: Mapping[str, Any], name: str | None = None) -> Component:
 
     `name` is the recipe's label (default: `use`). `scorer` beside `use` picks the scorer of a component that reads
     scores, `by` who replies to its questions, `method` the kind of teacher's answer it compares with (translate, say); they
-    are no settings, since those slices and models are in the key of the rewards. Raises Refusal for an unknown component
+    are no settings, since those slices and models are in the key of the rewards. `span` is answer or whole: whether it sees a
+    reasoning model's thought. Raises Refusal for an unknown component
     or setting (with the nearest name), a wrong type, a missing file, module or function.
     """
     settings = dict(spec) if isinstance(spec, Mapping) else {}
@@ -207,18 +211,21 @@ def component(spec: Mapping[str, Any], name: str | None = None) -> Component:
         raise Refusal(
             f"component {name or spec!r} does not say what it uses", f"add `use:`, one of {', '.join(names())}"
         )
+    span = settings.pop("span", "whole" if use == "format" and settings.get("kind", "tags") == "tags" else "answer")
+    if span not in SPANS:
+        raise Refusal(f"component {name or use!r}: span is {span!r}; {nearest(str(span), SPANS)}", "correct `span:`")
     if ":" in use:
-        return _own_function(name or use, use, settings)
+        return _own_function(name or use, use, settings, span == "whole")
     if use not in names():
         where = f"component {name!r}: " if name and name != use else ""
         raise Refusal(
             f"{where}no component is called {use!r}; {nearest(use, names())}",
             f"correct `use:`, or write factory/rewards/{use}.py; an own function is path.to:function",
         )
-    return _file(name or use, use, settings)
+    return _file(name or use, use, settings, span == "whole")
 
 
-def _file(name: str, use: str, given: dict[str, Any]) -> Component:
+def _file(name: str, use: str, given: dict[str, Any], whole: bool) -> Component:
     from factory.rewards._settings import identify, read
 
     module = importlib.import_module(f"{__name__}.{use}")
@@ -234,13 +241,14 @@ def _file(name: str, use: str, given: dict[str, Any]) -> Component:
         scorer=scorer,
         by=by,
         method=method,
+        whole=whole,
         identity_of=lambda: {"use": use, "version": module.VERSION, "settings": identify(settings)},
         function=lambda batch: module.score(batch, settings),
         questions=(lambda batch: module.questions(batch, settings)) if by else None,
     )
 
 
-def _own_function(name: str, use: str, given: dict[str, Any]) -> Component:
+def _own_function(name: str, use: str, given: dict[str, Any], whole: bool) -> Component:
     from factory.rewards import _own
 
     scorer = given.pop("scorer", None)
@@ -253,6 +261,7 @@ def _own_function(name: str, use: str, given: dict[str, Any]) -> Component:
         scorer=scorer,
         by=None,
         method=None,
+        whole=whole,
         identity_of=lambda: {"use": use, "sha256": _own.source_digest(use), "settings": given},
         function=lambda batch: _own.score(name, function, given, batch),
     )

@@ -16,17 +16,22 @@ from data.keys import id64
 from data.lake import Key, Shard
 from data.manifest import Slice
 from data.pool import answer_tokens_key, answers_key, find_own_answers
+from data.reasoning import answer_part
 from data.refusal import Refusal
 from data.writers import step_settings, translated_prompts
 from factory.context import Context, Work
 from factory.engines import Answer, ChatRequest, TokenSampling
+from factory.stages.answer_spans import refuse_lost_tags
 from factory.stages.samples import MOST, train_count, train_rows
 
 
 def run(context: Context) -> list[Slice]:
     """Ask the recipe's teacher, unless its answers are imported, and put the answers into the student's tokens."""
+    teacher = context.recipe.teacher
+    if teacher is not None and teacher.endpoint is None:
+        refuse_lost_tags(context, "teacher")
     imported = any(source.kind == "answers" for source in context.settings.imports.values())
-    if context.recipe.teacher is None and not imported:
+    if teacher is None and not imported:
         context.say("answers: the recipe has no teacher, nothing to ask")
         return []
     prompts = context.prompts()
@@ -142,23 +147,29 @@ def _row(prompt: dict[str, Any], answer: Answer, teacher: str) -> dict[str, Any]
 
 
 def tokenised(context: Context, answers: Slice, prompts: Slice) -> Slice:
-    """The answers in the student's ids. An answer that was cut by length gets no end token: it teaches no early end."""
-    student = context.row("student")
+    """The answers in the student's ids. An answer that was cut by length gets no end token: it teaches no early end.
+
+    Where the recipe does not copy reasoning, a teacher's thought stays out, and one that never ended is no answer: no ids."""
+    student, reasoning = context.row("student"), context.recipe.reasoning
 
     def compute(shard: Shard, work: Work) -> pa.Table:
         tokens = context.tokens("student")
         asked = context.lake.read_shard(prompts, shard.index, ["prompt_id", "messages"]).to_pylist()
         prompt_ids = {row["prompt_id"]: tokens.prompt_ids(row["messages"]) for row in asked}
         rows = []
-        for answer in shard.parent_rows(["prompt_id", "candidate", "text", "finish_reason"]).to_pylist():
+        for answer in shard.parent_rows(
+            ["prompt_id", "candidate", "text", "finish_reason", "derived_from"]
+        ).to_pylist():
             text, ended = answer["text"], answer["finish_reason"] != "length"
+            if text is not None and not reasoning.copied and answer["derived_from"] is None:
+                text = answer_part(text, reasoning.teacher)
             ids = [] if text is None else tokens.answer_ids(text, ended=ended)
             keys = {name: answer[name] for name in ("prompt_id", "candidate")}
             rows.append({**keys, "prompt_token_ids": prompt_ids[answer["prompt_id"]], "token_ids": ids})
         work.done(len(rows))
         return pa.Table.from_pylist(rows, schema=ANSWER_TOKENS.schema)
 
-    key = answer_tokens_key(answers, prompts, student)
+    key = answer_tokens_key(answers, prompts, student, reasoning)
     made = context.make("answers", "answer_tokens", key, answers.label, compute, total=answers.rows, unit="answers")
     if made.path in context.made:
         _warn_unknown(context, made)

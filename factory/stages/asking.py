@@ -12,6 +12,7 @@ from typing import Any
 
 from data.manifest import Slice
 from data.pool import scorer_reading
+from data.reasoning import answer_part
 from data.refusal import Refusal
 from factory.context import Context, Work
 from factory.engines import Answer, ChatRequest, ScoreRequest, TokenSampling
@@ -65,17 +66,18 @@ def ask(
     work.tally.model = work.tally.model or context.model(name).path
     found: dict[int, Reply] = {}
     for answer in engine.answer(requests):
-        found[answer.request_id] = _reply(answer, cut)
+        found[answer.request_id] = _reply(answer, cut, context.recipe.reasoning.tags(name))
         if here:
             work.tally.add(0, answer.n_prompt_tokens or 0, len(answer.token_ids or []))
     return [found[places[key]] for key in keys]
 
 
-def _reply(answer: Answer, cut: bool) -> Reply:
-    """A reply that was cut is none: half a translation, or a verdict whose number may go on."""
+def _reply(answer: Answer, cut: bool, tags: Sequence[str]) -> Reply:
+    """A reply that was cut is none: half a translation, or a verdict whose number may go on. Of a thought the end alone counts."""
     if answer.text is None or (answer.finish_reason == "length" and not cut):
         return Reply(None, answer.finish_reason or "refusal")
-    return Reply(answer.text)
+    text = answer_part(answer.text, tags)
+    return Reply(text) if text is not None else Reply(None, "reasoning")
 
 
 def _refuse_too_long(context: Context, name: str, questions: Sequence[Question]) -> None:

@@ -14,6 +14,7 @@ from data.contract import ANSWERS
 from data.keys import hex_id
 from data.lake import Key, Shard
 from data.manifest import Slice
+from data.reasoning import answer_part
 from data.refusal import Refusal
 from data.writers import step_settings, step_writers
 from factory.context import Context, Work
@@ -39,7 +40,7 @@ def publish(
     def compute(shard: Shard, work: Work) -> pa.Table:
         rows = shard.parent_rows().to_pylist()
         asked_of = {p["prompt_id"]: p for p in context.lake.read_shard(prompts, shard.index, PROMPT).to_pylist()}
-        added = add(rows, asked_of, work)
+        added = add([_said(context, row) for row in rows], asked_of, work)
         work.done(len(added))
         return pa.Table.from_pylist(merged(rows, added), schema=ANSWERS.schema)
 
@@ -57,6 +58,13 @@ def publish(
     )
     context.remark_bill(made)
     return [made, tokenised(context, made, prompts)]
+
+
+def _said(context: Context, row: dict[str, Any]) -> dict[str, Any]:
+    """The row with the answer as its text, without what a teacher thought before it; None where the thought has not ended."""
+    if not own_words(row):
+        return row
+    return {**row, "text": answer_part(row["text"], context.recipe.reasoning.teacher)}
 
 
 def of(row: Mapping[str, Any], **values: Any) -> dict[str, Any]:

@@ -5,9 +5,10 @@ added makes its own slice and touches no other. Refuses a component whose input 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,11 +17,16 @@ from data.contract import TABLES
 from data.lake import Key, Shard
 from data.manifest import Slice
 from data.pool import Pool, command, find_answers, find_rewards, find_scores, scorer_reading
+from data.reasoning import answer_part
 from data.refusal import Refusal
 from data.scorers import valued
+from factory.alignment import Aligner
 from factory.context import Context, Work
 from factory.rewards import Batch, Component, Reward, component
+from factory.stages.answer_spans import Reader, Spans, answers_only, whole_again
 from factory.stages.asking import with_replies
+from factory.stages.scores import same_tokens
+from factory.stages.scores_across import aligner
 from factory.writers import asked
 
 PROMPT_COLUMNS = ["prompt_id", "messages", "references", "answer_pattern", "language", "topic", "source", "extra"]
@@ -82,6 +88,8 @@ def _refuse_missing_answers(context: Context, item: Component, answers: Slice | 
 def _key(context: Context, item: Component, parents: tuple[Slice, ...]) -> Key:
     """What a component's values depend on; who was asked stands beside the roles' model ids."""
     settings = {"spec": valued(context.recipe.components[item.name]), "identity": item.identity()}
+    if context.recipe.reasoning.settings:
+        settings["reasoning"] = context.recipe.reasoning.settings
     roles = asked(item)
     if roles:
         settings["asked"] = roles
@@ -95,7 +103,8 @@ def _on_samples(context: Context, item: Component, inputs: Inputs) -> Slice:
     key = _key(context, item, parents)
 
     def compute(shard: Shard, work: Work) -> pa.Table:
-        samples = shard.parent_rows(["group_id", "sample_index", "text", "finish_reason", "n_tokens"]).to_pylist()
+        columns = ["group_id", "sample_index", "text", "finish_reason", "n_tokens"]
+        samples = shard.parent_rows([*columns, "token_ids"] if thinks else columns).to_pylist()
         prompts = _prompts(context, pool, shard.index)
         groups = context.lake.read_shard(pool.groups, shard.index, ["group_id", "prompt_id"]).to_pylist()
         prompt_of = {row["group_id"]: row["prompt_id"] for row in groups}
@@ -103,11 +112,17 @@ def _on_samples(context: Context, item: Component, inputs: Inputs) -> Slice:
         ids = [prompt_of[row["group_id"]] for row in samples]
         answers = answer_texts(context, inputs.answers if needed else None, shard.index, item.method)
         asking = [prompts[i] for i in ids]
+        spans = None
+        if thinks:
+            spans = reader.spans([row["text"] for row in samples], [row["token_ids"] for row in samples])
+            samples, scored = answers_only(samples, scored, spans)
         inputs_ = batch(samples, asking, answers, scored)
         return _rewarded(
-            "rewards", item, samples, with_replies(context, item, inputs_, asking, pool.prompts, work), work
+            "rewards", item, samples, with_replies(context, item, inputs_, asking, pool.prompts, work), work, spans
         )
 
+    thinks = bool(context.recipe.reasoning.student) and not item.whole
+    reader = Reader(context, "policy", functools.cache(lambda: _pair(context, item)))
     total = pool.samples.rows
     return _reported(
         context,
@@ -116,11 +131,20 @@ def _on_samples(context: Context, item: Component, inputs: Inputs) -> Slice:
     )
 
 
+def _pair(context: Context, item: Component) -> Aligner | None:
+    """Both tokenizers, where the component reads scores by a model of another one."""
+    role = item.scorer or "teacher"
+    if "scores" not in item.needs or role == "policy" or same_tokens(context, role):
+        return None
+    return aligner(context, role)
+
+
 def _on_answers(context: Context, item: Component, inputs: Inputs) -> Slice:
     answers, pool = inputs.answers, inputs.pool
     assert answers is not None
     key = _key(context, item, (answers, pool.prompts))
-    columns = ["prompt_id", "candidate", "text", "finish_reason", "token_ids", "logprobs"]
+    columns = ["prompt_id", "candidate", "text", "finish_reason", "token_ids", "logprobs", "teacher", "derived_from"]
+    thinks = bool(context.recipe.reasoning.teacher) and not item.whole
     own_scale = _answers_are_scored(answers)
 
     def compute(shard: Shard, work: Work) -> pa.Table:
@@ -131,12 +155,26 @@ def _on_answers(context: Context, item: Component, inputs: Inputs) -> Slice:
         scored = [_answer_score(row) if own_scale and item.scorer in (None, "teacher") else {} for row in rows]
         texts = answer_texts(context, answers if "answers" in item.needs else None, shard.index, item.method)
         asking = [prompts[row["prompt_id"]] for row in rows]
+        spans = _answer_spans(context, rows) if thinks else None
+        if spans is not None:
+            rows, scored = answers_only(rows, scored, spans)
         inputs_ = batch(rows, asking, texts, scored)
         return _rewarded(
-            "answer_rewards", item, rows, with_replies(context, item, inputs_, asking, pool.prompts, work), work
+            "answer_rewards", item, rows, with_replies(context, item, inputs_, asking, pool.prompts, work), work, spans
         )
 
     return context.make("rewards", "answer_rewards", key, item.name, compute, total=answers.rows, unit="answers")
+
+
+def _answer_spans(context: Context, rows: list[dict[str, Any]]) -> Spans:
+    """Where answers begin in what teachers wrote; derived ones hold no reasoning. Tokens are known of the recipe's own teacher."""
+    teacher = context.recipe.teacher
+    own = context.row("teacher")["model_id"] if teacher is not None and teacher.endpoint is None else None
+    direct = [row["derived_from"] is None for row in rows]
+    ids = [r["token_ids"] if d and r["teacher"] == own else None for r, d in zip(rows, direct, strict=True)]
+    found = Reader(context, "teacher").spans([row["text"] for row in rows], ids)
+    starts = [start if d else 0 for start, d in zip(found.start_x, direct, strict=True)]
+    return replace(found, start_x=[None if r["text"] is None else s for r, s in zip(rows, starts, strict=True)])
 
 
 def _answers_are_scored(answers: Slice) -> bool:
@@ -164,8 +202,12 @@ def answer_texts(
     if answers is not None:
         for row in context.lake.read_shard(answers, index, ["prompt_id", "text", "method", "derived_from"]).to_pylist():
             meant = row["derived_from"] is None if method is None else row["method"] == method
-            if row["text"] is not None and meant:  # a teacher that refused: there is nothing to compare with
-                found.setdefault(row["prompt_id"], []).append(row["text"])
+            tags = context.recipe.reasoning.teacher if row["derived_from"] is None else []
+            text = None if row["text"] is None else answer_part(row["text"], tags)
+            if (
+                text is not None and meant
+            ):  # a teacher that refused, or thought to no end: there is nothing to compare with
+                found.setdefault(row["prompt_id"], []).append(text)
     return found
 
 
@@ -203,17 +245,20 @@ def batch(
     )
 
 
-def _rewarded(table: str, item: Component, rows: list[dict[str, Any]], inputs: Batch, work: Work) -> pa.Table:
+def _rewarded(
+    table: str, item: Component, rows: list[dict[str, Any]], inputs: Batch, work: Work, spans: Spans | None = None
+) -> pa.Table:
     schema = TABLES[table].schema
     if not rows:
         return schema.empty_table()
     keys = TABLES[table].keys
     rewards = scored_texts(item, inputs)
+    values = [r.values for r in rewards] if spans is None else whole_again(rewards, spans)
     work.done(len(rows))
     return pa.Table.from_pylist(
         [
-            {**{k: row[k] for k in keys}, "value": r.value, "valid": r.valid, "values": r.values, "detail": r.detail}
-            for row, r in zip(rows, rewards, strict=True)
+            {**{k: row[k] for k in keys}, "value": r.value, "valid": r.valid, "values": v, "detail": r.detail}
+            for row, r, v in zip(rows, rewards, values, strict=True)
         ],
         schema=schema,
     )

@@ -24,6 +24,7 @@ from data.refusal import Refusal
 from data.storage import read_shard
 from factory.context import Context, Work
 from factory.engines import Draw, GroupRequest, Mixing, TokenSampling, engine_version
+from factory.stages.answer_spans import refuse_lost_tags
 from factory.stages.scores import refuse_other_tokens
 
 MOST = 256  # sample_index is uint8
@@ -41,6 +42,7 @@ def run(context: Context) -> list[Slice]:
         raise Refusal("sampling.temperature is 0: a greedy pool has no spread to learn from", "sampling.temperature=1")
     if recipe.sampling.alpha:
         refuse_other_tokens(context, "sampling.alpha=0")
+    refuse_lost_tags(context, "policy")
     groups = make_groups(context)
     return [groups, _make_samples(context, groups)]
 
