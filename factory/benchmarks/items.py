@@ -165,10 +165,15 @@ def _answered(
     for number, row in enumerate(rows):
         said = tokens.text(draws[number].token_ids).strip()
         thinks = context.recipe.reasoning.tags(role)  # whose blank lines end no answer
-        said = said.split("\n\n", 1)[0].strip() if isinstance(row["shown"], str) and not thinks else said
+        said = up_to_a_blank_line(said) if isinstance(row["shown"], str) and not thinks else said
         answer = answer_part(said, thinks) or ""
         found.append((row["id"], said, row["references"], measured(answer, row, item.settings)))
     return table(context, role, item, found)
+
+
+def up_to_a_blank_line(said: str) -> str:
+    """Where a model that continues text ends its answer: behind it comes the next question, of its own making."""
+    return said.split("\n\n", 1)[0].strip()
 
 
 def measured(said: str, row: dict[str, Any], settings: Settings) -> dict[str, float]:

@@ -10,7 +10,7 @@ from data.measures import MEASURES
 from data.refusal import Refusal
 from factory.benchmarks import benchmark
 from factory.benchmarks._metrics import METRICS, label_of, number_of
-from factory.benchmarks.items import Settings, measured
+from factory.benchmarks.items import Settings, measured, up_to_a_blank_line
 
 ROWS = [
     {"q": "the little boat", "a": "sails", "said": "no"},
@@ -116,6 +116,7 @@ def test_labels_are_equal_then_begun_then_nearest():
         ("48/2 = 24. Tí 48 + 24 = 72\n#### 72", 1),
         ("### 72", 1),
         ("Svarið er tveir og sjeyti.", 1),
+        ("Svarið er tveir og sjeyti. Ikki 9.", 1),
         ("svarið er tjúgu og tvey", 0),
         ("svarið er 72 krónur. Tað eru 12 um mánaðin.", 1),
         ("72 krónur um árið, 12 um mánaðin", 0),
@@ -180,6 +181,10 @@ def test_a_base_model_reads_one_text_and_ends_at_a_blank_line(recipe, change, ma
     (row,) = lake.read(lake.slices("evaluations")[-1]).to_pylist()
     said = plain(recipe.student.path, text="báturin siglir til oynna\n\nthe little boat")
     assert row["prediction"] == said.strip().split("\n\n")[0].strip()
+
+
+def test_what_follows_a_blank_line_is_no_answer():
+    assert up_to_a_blank_line("til oynna\nog heim \n\nHvar er bátur?") == "til oynna\nog heim"
 
 
 def test_a_moved_file_is_found_and_a_changed_question_is_asked(recipe, change, make, write_rows, capsys):
