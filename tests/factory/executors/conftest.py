@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,23 @@ def whole(recipe: FactoryRecipe, change: Callable[..., FactoryRecipe], write_row
     """A recipe of every stage with engines: 5 train prompts in 3 shards, one held out, 8 documents."""
     documents = write_rows([{"text": f"the boat number {i} sails home"} for i in range(8)], "corpus.jsonl")
     chrf = {"chrf": {"use": "similarity", "metric": "chrf"}}
+    asked = [
+        {"id": f"{split}{i}", "context": f"the boat {i}", "question": "hvat ?", "answers": {"text": ["boat"]}, "split": split}
+        for split, i in product(("train", "test"), range(3))
+    ]
+    foqa = {"kind": "foqa", "path": write_rows(asked, "foqa.jsonl"), "iterations": 2, "shots": 1, "max_tokens": 4}
+    own = {"kind": "items", "path": foqa["path"], "columns": {"messages": "context", "references": "question"}}
     return change(
         recipe,
         stages=STAGES,
         soft_targets=SoftTargets(kind="sampled", draws=8),
         corpus={"plain": CorpusSource(path=documents, held_out=0.4)},
-        benchmarks={"task": {"metrics": chrf}, "fit": {"kind": "likelihood"}},
+        benchmarks={
+            "task": {"metrics": chrf},
+            "fit": {"kind": "likelihood"},
+            "foqa": foqa,
+            "own": {**own, "metrics": ["exact"]},
+        },
     )
 
 
