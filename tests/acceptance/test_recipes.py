@@ -259,6 +259,18 @@ def test_13b_is_a_stepping_stone(words: Callable[..., list[str]], model: Callabl
     assert {"name": "run:stone", "parent_run": "stone"} in rows
 
 
+def test_continued_pre_training_runs_from_a_corpus_alone(
+    words: Callable[..., list[str]], model: Callable[..., str], tmp_path: Path
+) -> None:
+    asked = (f"student.path={model('mistral')}", "lake=", "runs=", "factory.corpus.")
+    said = ["recipe=mistral_fa", *(word for word in words("gemma27b_to_mistral7b") if word.startswith(asked))]
+    assert FACTORY.main(said) == 0
+    short = ("steps=3", "losses.phases=[{steps: 1, trainable: embeddings}]", "replay.corpus_tokens=48")
+    assert TRAINER.main([*said, *short, "run=tiny"]) == 0
+    figures = Lake.open(tmp_path / "lake").sql("SELECT value FROM metrics WHERE run = 'tiny' AND name = 'loss/pt'")
+    assert figures.num_rows == 3
+
+
 @pytest.mark.parametrize("recipe", [*PAIRS, "mistral_fa"])
 def test_a_pairs_estimate_needs_no_weights_and_no_hub(
     recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -280,8 +292,16 @@ def test_a_pairs_estimate_needs_no_weights_and_no_hub(
 
 
 def test_every_recipe_is_run_by_a_test() -> None:
-    elsewhere = {"demo", "demo_student", "demo_teacher", "smollm2", "mistral_fa", "gdpo", "ablation"}
-    assert {path.stem for path in (CONF / "recipe").glob("*.yaml")} == elsewhere | {name.split()[0] for name in PAIRS}
+    named = {
+        "demo",
+        "demo_student",
+        "demo_teacher",
+        "smollm2",
+        "mistral_fa",
+        "gdpo",
+        "ablation",
+    }  # in tests of their own
+    assert {path.stem for path in (CONF / "recipe").glob("*.yaml")} == named | {name.split()[0] for name in PAIRS}
 
 
 def test_gdpo_trains_from_the_demos_own_pool(mine: Place) -> None:
