@@ -195,7 +195,10 @@ def gc(
     lake: LakeOption = DEFAULT_LAKE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
     hours: Annotated[
-        float, typer.Option(min=0, help="Where no lock tells (object storage, journals): leave alone what was written to since then.")
+        float,
+        typer.Option(
+            min=0, help="Where no lock tells (object storage, journals): leave alone what was written to since then."
+        ),
     ] = 24,
 ) -> None:
     """Remove files that no manifest names: unfinished slices, temporary files, what the loser of two writers wrote."""
