@@ -29,7 +29,13 @@ def whole(recipe: FactoryRecipe, change: Callable[..., FactoryRecipe], write_row
     documents = write_rows([{"text": f"the boat number {i} sails home"} for i in range(8)], "corpus.jsonl")
     chrf = {"chrf": {"use": "similarity", "metric": "chrf"}}
     asked = [
-        {"id": f"{split}{i}", "context": f"the boat {i}", "question": "hvat ?", "answers": {"text": ["boat"]}, "split": split}
+        {
+            "id": f"{split}{i}",
+            "context": f"the boat {i}",
+            "question": "hvat ?",
+            "answers": {"text": ["boat"]},
+            "split": split,
+        }
         for split, i in product(("train", "test"), range(3))
     ]
     foqa = {"kind": "foqa", "path": write_rows(asked, "foqa.jsonl"), "iterations": 2, "shots": 1, "max_tokens": 4}
