@@ -35,7 +35,7 @@ Asked = tuple[str, ...]  # a policy, or two whose difference is asked for
 def interval_rows(evaluations: pa.Table) -> list[dict[str, Any]]:
     """Rows of `intervals` for one benchmark: of each policy and metric, and of each two policies, the later name minus the earlier.
 
-    evaluations: rows of the table `evaluations` of one benchmark, with policy, benchmark, item and metrics."""
+    evaluations: rows of the table `evaluations` of one benchmark, with policy, benchmark, item, gold and metrics."""
     policies = _policies(evaluations)
     benchmarks = set(evaluations.column("benchmark").to_pylist())
     if len(benchmarks) > 1:
@@ -51,9 +51,12 @@ def interval_rows(evaluations: pa.Table) -> list[dict[str, Any]]:
 
 
 def _policies(evaluations: pa.Table) -> dict[str, Values]:
-    """policy → its values, over the same items for all."""
-    names = evaluations.column("policy").to_pylist()
-    items, number = np.unique(evaluations.column("item").to_numpy(zero_copy_only=False), return_inverse=True)
+    """policy → its values, over the same items for all. The same number with other right answers is another item."""
+    names, ids = evaluations.column("policy").to_pylist(), evaluations.column("item").to_pylist()
+    asked = [
+        "\0".join([id_, *(gold or ())]) for id_, gold in zip(ids, evaluations.column("gold").to_pylist(), strict=True)
+    ]
+    items, number = np.unique(np.array(asked, object), return_inverse=True)
     found: dict[str, list[tuple[int, dict[str, float | None]]]] = {}
     for policy, item, metrics in zip(names, number.tolist(), evaluations.column("metrics").to_pylist(), strict=True):
         found.setdefault(policy, []).append((item, dict(metrics)))

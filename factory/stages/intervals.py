@@ -16,6 +16,12 @@ from data.manifest import Slice
 from data.relations import current
 from factory.context import Context, Work
 
+MODELS_OWN = {
+    "chat",
+    "limit",
+    "reasoning",
+    "stop",
+}  # how a model is spoken to, and how many items; common ones are compared
 WHOLE = ("whole",)  # one shard, of how many shards ever the evaluations have
 
 
@@ -28,7 +34,7 @@ def publish(context: Context, evaluated: Iterable[Slice]) -> list[Slice]:
     newest = _newest(context)
     made = []
     for benchmark in dict.fromkeys(slice_.settings["benchmark"] for slice_ in slices):
-        parents = sorted((s for s in newest if s.settings["benchmark"] == benchmark), key=lambda s: s.path)
+        parents = sorted((s for s in newest if s.settings.get("benchmark") == benchmark), key=lambda s: s.path)
         made.append(_made(context, label, benchmark, parents))
     return made
 
@@ -40,7 +46,7 @@ def _newest(context: Context) -> list[Slice]:
 
 def _made(context: Context, label: str, benchmark: str, parents: list[Slice]) -> Slice:
     def compute(_: Shard, work: Work) -> pa.Table:
-        columns = ["policy", "benchmark", "item", "metrics"]
+        columns = ["policy", "benchmark", "item", "gold", "metrics"]
         rows = interval_rows(pa.concat_tables([context.lake.read(parent, columns) for parent in parents]))
         work.done(len(rows))
         return pa.Table.from_pylist(rows, schema=INTERVALS.schema)
@@ -49,4 +55,15 @@ def _made(context: Context, label: str, benchmark: str, parents: list[Slice]) ->
     made = context.make("evaluate", "intervals", key, label, compute, total=len(parents) ** 2, unit="figures")
     if made.path not in {held.path for held in current(context.lake.slices("intervals", label=label))}:
         context.lake.renew(made)
+    for name in unlike(parents):
+        context.remark(
+            made, f"policies were measured under other settings of {name}: their differences are of that, too"
+        )
     return made
+
+
+def unlike(evaluated: Iterable[Slice]) -> list[str]:
+    """Settings of a benchmark that are not the same for all, but for those that are the model's own and choose no answer."""
+    specs = [slice_.settings.get("spec", {}) for slice_ in evaluated]
+    names = sorted({name for spec in specs for name in spec} - MODELS_OWN)
+    return [name for name in names if any(spec.get(name) != specs[0].get(name) for spec in specs)]

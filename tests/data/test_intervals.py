@@ -112,6 +112,14 @@ def test_an_item_without_a_row_or_without_the_metric_is_no_zero():
     assert [(r["value"], r["n"]) for r in rows.values()] == [(1.0, 2), (0.5, 2), (0.0, 1)]
 
 
+def test_the_same_number_with_other_right_answers_is_another_item():
+    table = evaluations({"a": [("0", {"x": 1.0}), ("1", {"x": 0.0})], "b": [("0", {"x": 0.0}), ("1", {"x": 1.0})]})
+    gold = pa.array([["tjúgu"], ["ja"], ["tjúgu"], ["nei"]], EVALUATIONS.schema.field("gold").type)
+    rows = interval_rows(table.set_column(table.column_names.index("gold"), "gold", gold))
+    found = {(row["policy"], row["against"]): (row["value"], row["n"]) for row in rows}
+    assert found == {("a", None): (0.5, 2), ("b", None): (0.5, 2), ("b", "a"): (-1.0, 1)}
+
+
 def test_rows_that_lack_a_part_of_a_whole_set_measure_are_left_out():
     items = [("0", {"bits": 8.0, "bytes": 4.0}), ("1", {"bits": 100.0}), ("2", {"bits": 4.0, "bytes": 4.0})]
     [row] = interval_rows(evaluations({"a": items}))

@@ -31,6 +31,7 @@ REPEATED = tests("test_a_question_asked_ten_times_is_not_ten_questions")
 WEIGHTS = tests("test_items_asked_more_often_weigh_more_as_in_the_plain_mean")
 NULLS = tests("test_nulls_are_left_out_and_n_says_so")
 LACKING = tests("test_rows_that_lack_a_part_of_a_whole_set_measure_are_left_out")
+OTHERS = tests("test_the_same_number_with_other_right_answers_is_another_item")
 ALIKE = tests("test_one_item_and_items_all_alike_have_no_interval")
 TWICE = tests("test_p_is_twice_the_share_beyond_nothing")
 STALE = shown("test_intervals_of_an_older_evaluation_are_shown_no_more")
@@ -50,8 +51,9 @@ MUTATIONS = [
              "interval pairing: items that only one has", NULLS),
     Mutation(INTERVALS, "times = np.bincount(places.ravel(), minlength=draws * n)",
              "times = np.minimum(np.bincount(places.ravel(), minlength=draws * n), 1)", "interval draws: none twice", THEORY),
-    Mutation(INTERVALS, 'np.unique(evaluations.column("item").to_numpy(zero_copy_only=False), return_inverse=True)',
+    Mutation(INTERVALS, "np.unique(np.array(asked, object), return_inverse=True)",
              "(np.arange(evaluations.num_rows),) * 2", "interval clustering: rows for items", REPEATED),
+    Mutation(INTERVALS, "[id_, *(gold or ())]", "[id_]", "interval pairing: other questions under the same number", OTHERS),
     Mutation(INTERVALS, "np.nansum(array, axis=1)", "np.nanmean(array, axis=1)", "interval mean: sums of means", WEIGHTS),
     Mutation(INTERVALS, "np.nan if value is None else value", "value or 0.0", "interval: null is 0", NULLS),
     Mutation(INTERVALS, "np.full((items, seen.max()), np.nan)", "np.full((items, seen.max()), 0.0)",

@@ -62,3 +62,15 @@ def test_another_model_under_a_policys_name_renews_its_figures_and_differences(m
     lake = make(measured("student"), "evaluate")
     assert lake.sql(FIGURES).to_pylist() == first, "what was asked for last is what is shown, though it was found"
     assert lake.sql("FROM differences").num_rows == 2
+
+
+def test_settings_that_are_not_the_same_for_all_are_said(recipe, change, make, capsys):
+    def of(policy: str, length: int):
+        task = {"max_tokens": length, "metrics": {"chrf": {"use": "similarity", "metric": "chrf"}}}
+        return change(recipe, benchmarks={"task": task}, policies=[policy])
+
+    make(of("student", 4), "prompts,evaluate")
+    make(of("teacher", 4), "evaluate")
+    assert "other settings" not in capsys.readouterr().out
+    make(of("teacher", 2), "evaluate")
+    assert "other settings of max_tokens: " in capsys.readouterr().out
