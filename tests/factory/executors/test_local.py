@@ -47,7 +47,8 @@ def test_killed_workers_are_replaced_and_a_shard_that_kills_them_all_is_refused(
             os.kill(pid, signal.SIGKILL)
     _, err = finished(process, code=2)
     assert f"{TRIES} workers died over it, the last one by SIGKILL" in err and "next: " in err, err
-    assert err.startswith("error: samples/tiny-") and " shard " in err.splitlines()[0] and len(err.splitlines()) <= 3
+    said = err[err.index("error: ") :].splitlines()  # progress of a slow machine stands before it
+    assert said[0].startswith("error: samples/tiny-") and " shard " in said[0] and len(said) <= 3
     kept = hashes(Lake.open(long.lake))
     run(long)
     made = hashes(Lake.open(long.lake))
