@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from pathlib import Path
 
 import pytest
 
-from data.config import AnswerSampling, ModelSettings, PromptSource, Sampling
+from data.config import ModelSettings, Sampling
 from data.fingerprint import identity
-from data.keys import nfc
 from data.refusal import Refusal
 from data.verify import verify
 from factory.config import ImportSource
 
-PATH = "prompts,answers,samples,scores,rewards,selections"
-
-
-def newest(lake, table, label=None):
-    return lake.slices(table, label=label)[-1]
+from .slices import PATH, newest
 
 
 def test_a_second_run_finds_everything(recipe, make, hashes, capsys):
@@ -63,50 +56,6 @@ def rows_of(file):
     import pyarrow.parquet as pq
 
     return pq.read_table(file).to_pylist()
-
-
-def test_held_out_prompts_are_neither_sampled_nor_answered(recipe, make):
-    lake = make(recipe, "prompts,answers,samples")
-    prompts = lake.read(newest(lake, "prompts")).to_pylist()
-    held_out = {p["prompt_id"] for p in prompts if p["split"] == "held_out"}
-    assert len(held_out) == 1
-    for table in ("groups", "answers", "answer_tokens"):
-        assert not held_out & set(lake.read(newest(lake, table), ["prompt_id"]).column(0).to_pylist())
-
-
-def test_a_shard_without_train_prompts_is_empty_everywhere(recipe, change, make):
-    from data.verify import verify
-
-    lake = make(change(recipe, shard_groups=1), PATH)
-    for table in ("groups", "samples", "scores", "rewards", "answers", "answer_tokens", "answer_rewards", "selections"):
-        rows = [shard.rows for shard in newest(lake, table).shards]
-        assert len(rows) == 6 and rows[5] == 0 and min(rows[:5]) > 0, table
-    assert verify(lake).faults == []
-
-
-def test_appended_prompts_keep_the_old_shards(recipe, make, write_rows, prompt_rows, hashes):
-    lake = make(recipe, PATH)
-    before = hashes(lake)
-    more = [{"messages": "and one more ?", "references": ["ja"], "split": "train"}]
-    write_rows([*prompt_rows, *more])
-    make(recipe, PATH)
-    after = hashes(lake)
-    assert {k: after[k] for k in before} == before
-    for table in ("prompts", "samples", "scores", "rewards"):
-        slice_ = newest(lake, table)
-        assert len(slice_.shards) == 4
-        assert sum(slice_.name in shard.file for shard in slice_.shards) == 1, table  # one new shard, three old files
-
-
-def test_a_larger_limit_keeps_the_shards_of_the_smaller(recipe, change, make, hashes):
-    from dataclasses import replace
-
-    lake = make(change(recipe, prompts=replace(recipe.prompts, limit=4)), "prompts,samples")
-    before = hashes(lake)
-    make(recipe, "prompts,samples")
-    assert {k: v for k, v in hashes(lake).items() if k in before} == before
-    small, large = lake.slices("samples")
-    assert large.files[:2] == small.files and len(large.files) == 3
 
 
 def test_topping_up_copies_rows_and_draws_only_what_is_missing(recipe, change, make):
@@ -186,29 +135,6 @@ def test_one_resident_model_makes_room_for_the_next(recipe, change, make, monkey
     assert max(most) == 1 and not open_now and len(most) == 4  # teacher, policy, teacher, policy
 
 
-def test_hub_data_sets_come_through_the_datasets_library(recipe, change, make, monkeypatch, prompt_rows):
-    import datasets
-
-    asked = []
-
-    def load(path, config, split):
-        asked.append((path, config, split))
-        return datasets.Dataset.from_list(prompt_rows)
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    lake = make(
-        change(recipe, prompts=PromptSource(path="someone/questions", config="fo", split="train[:6]")), "prompts"
-    )
-    assert asked == [("someone/questions", "fo", "train[:6]")] and newest(lake, "prompts").rows == 6
-
-    def missing(path, config, split):
-        raise datasets.exceptions.DatasetNotFoundError("no such data set")
-
-    monkeypatch.setattr(datasets, "load_dataset", missing)
-    with pytest.raises(Refusal, match="no data set someone/other"):
-        make(change(recipe, prompts=PromptSource(path="someone/other")), "prompts")
-
-
 def test_a_component_added_later_makes_its_slice_and_changes_no_other_file(recipe, change, make, hashes):
     lake = make(recipe, PATH)
     before = hashes(lake)
@@ -237,97 +163,6 @@ def test_another_recipe_over_the_same_pool_names_the_same_files(recipe, change, 
     assert twin.files == newest(lake, "samples", "tiny").files
     rewards = [s for s in lake.slices("rewards", label="chrf") if s.parents[0] == twin.path]
     assert len(rewards) == 1
-
-
-def test_teacher_messages_change_scores_not_samples(recipe, make, write_rows, prompt_rows):
-    lake = make(recipe, "prompts,samples,scores")
-    samples, scores = newest(lake, "samples"), newest(lake, "scores", "tiny-teacher")
-    shown = [{**row, "teacher_messages": "say it in other words"} for row in prompt_rows]
-    write_rows(shown)
-    make(recipe, "prompts,samples,scores")
-    again, rescored = newest(lake, "samples"), newest(lake, "scores", "tiny-teacher")
-    assert lake.read(again, ["token_ids", "behaviour_logprobs"]) == lake.read(
-        samples, ["token_ids", "behaviour_logprobs"]
-    )
-    assert lake.read(rescored, ["logprobs"]) != lake.read(scores, ["logprobs"])
-
-
-def test_the_policy_as_its_own_teacher_shown_other_messages_is_another_scorer(
-    recipe, change, make, write_rows, prompt_rows
-):
-    write_rows([{**row, "teacher_messages": "say it in other words"} for row in prompt_rows])
-    lake = make(change(recipe, teacher=recipe.student), "prompts,samples,scores")
-    teacher, policy = newest(lake, "scores", "tiny-teacher"), newest(lake, "scores", "tiny-policy")
-    assert lake.read(teacher, ["logprobs"]) != lake.read(policy, ["logprobs"])
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_the_policy_rescored_is_the_behaviour_it_was_drawn_from(recipe, change, make, temperature):
-    lake = make(change(recipe, sampling=Sampling(n=3, max_tokens=6, temperature=temperature)), "prompts,samples,scores")
-    behaviour = lake.read(newest(lake, "samples"), ["behaviour_logprobs"]).column(0).to_pylist()
-    rescored = lake.read(newest(lake, "scores", "tiny-policy"), ["logprobs"]).column(0).to_pylist()
-    assert max(abs(a - b) for x, y in zip(behaviour, rescored, strict=True) for a, b in zip(x, y, strict=True)) < 1e-3
-
-
-def test_teacher_scores_are_those_of_a_plain_forward_pass(recipe, make):
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    lake = make(recipe, "prompts,samples,scores")
-    teacher = AutoModelForCausalLM.from_pretrained(recipe.teacher.path)
-    groups = {g["group_id"]: g["prompt_token_ids"] for g in lake.read(newest(lake, "groups")).to_pylist()}
-    samples = lake.read(newest(lake, "samples"), ["group_id", "token_ids"]).to_pylist()
-    scores = lake.read(newest(lake, "scores", "tiny-teacher"), ["logprobs", "total"]).to_pylist()
-    for sample, score in zip(samples, scores, strict=True):
-        prompt = groups[sample["group_id"]]
-        ids = torch.tensor([[*prompt, *sample["token_ids"]]])
-        with torch.no_grad():
-            logprobs = teacher(ids).logits[0].log_softmax(-1)
-        plain = [logprobs[len(prompt) - 1 + t, token].item() for t, token in enumerate(sample["token_ids"])]
-        assert score["logprobs"] == pytest.approx(plain, abs=1e-3)
-        assert score["total"] == pytest.approx(sum(plain), abs=1e-3)
-
-
-def test_greedy_answers_are_what_transformers_generates(recipe, make):
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    lake = make(recipe, "prompts,answers")
-    teacher = AutoModelForCausalLM.from_pretrained(recipe.teacher.path)
-    tokenizer = AutoTokenizer.from_pretrained(recipe.teacher.path)
-    prompts = {p["prompt_id"]: p["messages"] for p in lake.read(newest(lake, "prompts")).to_pylist()}
-    for answer in lake.read(newest(lake, "answers")).to_pylist():
-        ids = tokenizer.apply_chat_template(prompts[answer["prompt_id"]], add_generation_prompt=True, return_dict=False)
-        with torch.no_grad():
-            out = teacher.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=6, pad_token_id=0)
-        assert answer["token_ids"] == out[0, len(ids) :].tolist()
-
-
-def test_the_teacher_is_asked_its_own_messages(recipe, make, write_rows, prompt_rows):
-    lake = make(recipe, "prompts,answers")
-    plain = lake.read(newest(lake, "answers"), ["token_ids"])
-    write_rows([{**row, "teacher_messages": "say it in other words"} for row in prompt_rows])
-    make(recipe, "prompts,answers")
-    shown = lake.read(newest(lake, "answers"), ["token_ids"]).column(0).to_pylist()
-    assert len({tuple(ids) for ids in shown}) == 1 and shown != plain.column(0).to_pylist()
-
-
-def test_answer_tokens_end_with_the_end_token_unless_the_answer_was_cut(recipe, make):
-    lake = make(recipe, "prompts,answers")
-    answers = lake.read(newest(lake, "answers")).to_pylist()
-    tokens = lake.read(newest(lake, "answer_tokens")).to_pylist()
-    assert {a["finish_reason"] for a in answers} <= {"stop", "length"}
-    for answer, row in zip(answers, tokens, strict=True):
-        assert (row["token_ids"][-1:] == [1]) == (answer["finish_reason"] == "stop")
-
-
-def test_another_student_orphans_no_answer(recipe, change, make, tiny_model, hashes):
-    lake = make(recipe, "prompts,answers")
-    before = hashes(lake)
-    make(change(recipe, student=ModelSettings(path=tiny_model("mistral"))), "answers")
-    after = hashes(lake)
-    assert {k: after[k] for k in before} == before
-    assert len(lake.slices("answers")) == 1 and len(lake.slices("answer_tokens")) == 2
 
 
 def test_the_pool_of_a_trained_run_is_the_next_round(recipe, change, make, tiny_model, tmp_path):
@@ -366,93 +201,12 @@ def test_rewards_need_no_teacher_folder(recipe, change, make, tiny_model, tmp_pa
     assert lake.slices("rewards", label="loglik")
 
 
-def test_teacher_loglik_of_an_answer_is_the_sum_of_its_own_logprobs(recipe, change, make):
-    total = change(recipe, components={"loglik": {"use": "teacher_loglik"}}, reward="loglik")
-    lake = make(total, PATH)
-    answers = lake.read(newest(lake, "answers")).to_pylist()
-    values = lake.read(newest(lake, "answer_rewards", "loglik"), ["value"]).column(0).to_pylist()
-    assert values == pytest.approx([math.fsum(a["logprobs"]) for a in answers])
-    scores = lake.read(newest(lake, "scores", "tiny-teacher"), ["total"]).column(0).to_pylist()
-    assert lake.read(newest(lake, "rewards", "loglik"), ["value"]).column(0).to_pylist() == pytest.approx(scores)
-
-
-def test_answers_drawn_at_a_temperature_have_no_likelihood_of_their_own(recipe, change, make):
-    warm = change(recipe, answers=AnswerSampling(n=2, temperature=0.7, max_tokens=6))
-    lake = make(warm, PATH)
-    values = lake.read(newest(lake, "answer_rewards", "loglik"), ["value", "valid"]).to_pylist()
-    assert len(values) == 10 and all(v == {"value": None, "valid": False} for v in values)
-
-
-def test_prompts_are_mapped_deduplicated_and_split(recipe, change, make, write_rows, capsys):
-    rows = [
-        {"q": "hvat eitur á?", "gold": "Á", "topic": 3, "level": 7},
-        {"q": "hvat eitur a\u0301?", "gold": "other"},
-        {"q": "hvat eitur ø?", "gold": ["Ø", "ø"]},
-        *({"q": f"number {i}", "gold": None} for i in range(200)),
-    ]
-    path = write_rows(rows, "mapped.jsonl")
-    source = PromptSource(
-        path=path, columns={"messages": "q", "references": "gold"}, held_out="0.25", system="svara stutt"
-    )
-    lake = make(change(recipe, prompts=source, shard_groups=50), "prompts")
-    prompts = lake.read(newest(lake, "prompts")).to_pylist()
-    assert len(prompts) == 202 and newest(lake, "prompts").notes["duplicates"] == 1
-    assert "1 rows ask what an earlier row asks" in capsys.readouterr().out
-    first = prompts[0]
-    assert first["messages"][0] == {"role": "system", "content": "svara stutt"}
-    assert first["messages"][1] == {"role": "user", "content": nfc("hvat eitur á?")}
-    assert first["references"] == ["Á"] and first["topic"] == "3" and json.loads(first["extra"]) == {"level": 7}
-    assert prompts[1]["references"] == ["Ø", "ø"] and prompts[2]["references"] is None
-    assert 30 <= sum(p["split"] == "held_out" for p in prompts) <= 70  # a quarter of 202, by hash
-
-
-def test_prompts_that_come_back_are_the_newest_again(recipe, make, write_rows, prompt_rows):
-    from data.pool import find_prompts
-
-    lake = make(recipe, "prompts")
-    first = find_prompts(lake, recipe)
-    write_rows(prompt_rows[:3])
-    make(recipe, "prompts")
-    assert find_prompts(lake, recipe).name != first.name
-    write_rows(prompt_rows)
-    make(recipe, "prompts")
-    assert find_prompts(lake, recipe).name == first.name
-
-
-def test_parquet_and_csv_are_read_like_jsonl(recipe, change, make, prompt_rows, tmp_path):
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet as pq
-
-    flat = pa.table({"prompt": [r["messages"][0]["content"] for r in prompt_rows], "split": ["train"] * 6})
-    pq.write_table(flat, tmp_path / "p.parquet")
-    pyarrow.csv.write_csv(flat, tmp_path / "p.csv")
-    lakes = [
-        make(
-            change(recipe, prompts=PromptSource(path=str(tmp_path / name)), lake=str(tmp_path / f"lake-{name}")),
-            "prompts",
-        )
-        for name in ("p.parquet", "p.csv")
-    ]
-    ours, theirs = (lake.read(newest(lake, "prompts"), ["prompt_id", "messages"]) for lake in lakes)
-    assert ours == theirs and ours.num_rows == 6
-
-
 def test_an_engine_is_refused_before_it_is_opened(recipe, change, make):
     from dataclasses import replace
 
     wrong = change(recipe, engine=replace(recipe.factory.engine, name="hff"))
     with pytest.raises(Refusal, match="did you mean 'hf'"):
         make(wrong, "prompts,samples")
-
-
-def test_end_tokens_are_those_of_the_forward_path(tiny_model):
-    from factory.engines.tokens import Tokens
-    from trainer import forward
-
-    for family in ("llama", "gpt2", "gemma3"):
-        model = ModelSettings(path=tiny_model(family))
-        assert set(Tokens.open(model, Path(model.path)).end) == set(forward.end_token_ids(forward.load(model.path)))
 
 
 def test_a_shard_that_is_gone_is_made_again_byte_by_byte(recipe, make, change, hashes, capsys):
