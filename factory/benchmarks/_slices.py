@@ -117,15 +117,10 @@ class Measured(NamedTuple):
     iteration: int | None = None
 
 
-Plain = tuple[
-    str, str | None, Sequence[str] | None, Mapping[str, float]
-]  # a `Measured` of an item that is measured once
-
-
-def table(context: Context, role: str, item: Benchmark, rows: Sequence[Plain] | Sequence[Measured]) -> pa.Table:
+def table(context: Context, role: str, item: Benchmark, rows: Sequence[Measured]) -> pa.Table:
     """Rows of `evaluations` of one policy and benchmark."""
     shared = {"policy": role.removeprefix("run:"), "model_id": context.row(role)["model_id"], "benchmark": item.name}
     return pa.Table.from_pylist(
-        [{**shared, **one._asdict(), "metrics": list(one.metrics.items())} for one in (Measured(*row) for row in rows)],
+        [{**shared, **one._asdict(), "metrics": list(one.metrics.items())} for one in rows],
         schema=EVALUATIONS.schema,
     )

@@ -19,7 +19,7 @@ from data.refusal import Refusal, in_range, nearest
 from factory.benchmarks import Benchmark, Planned, Sizes
 from factory.benchmarks._metrics import METRICS, WITH_LABELS
 from factory.benchmarks._rows import Question, as_text, as_turns, examples, questions
-from factory.benchmarks._slices import drawn, make_own, refuse_too_long, stop, table
+from factory.benchmarks._slices import Measured, drawn, make_own, refuse_too_long, stop, table
 from factory.config import FactoryRecipe
 from factory.context import Context, Work
 from factory.rewards.text import answer_span
@@ -167,7 +167,7 @@ def _answered(
         thinks = context.recipe.reasoning.tags(role)  # whose blank lines end no answer
         said = up_to_a_blank_line(said) if isinstance(row["shown"], str) and not thinks else said
         answer = answer_part(said, thinks) or ""
-        found.append((row["id"], said, row["references"], measured(answer, row, item.settings)))
+        found.append(Measured(row["id"], said, row["references"], measured(answer, row, item.settings)))
     return table(context, role, item, found)
 
 

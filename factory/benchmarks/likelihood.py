@@ -20,7 +20,7 @@ from data.manifest import Slice
 from data.pool import find_corpora
 from data.refusal import Refusal, in_range, nearest
 from factory.benchmarks import Benchmark, Planned, Sizes
-from factory.benchmarks._slices import first, key_under, table
+from factory.benchmarks._slices import Measured, first, key_under, table
 from factory.config import FactoryRecipe
 from factory.context import Context, Work
 from factory.engines import ScoreRequest
@@ -73,7 +73,7 @@ def make(context: Context, role: str, item: Benchmark) -> Slice:
     def compute(shard: Shard, work: Work) -> pa.Table:
         rows = [r for r in shard.parent_rows(["document_id", "text"]).to_pylist() if r["document_id"] in chosen]
         measured = _bits(context, role, {r["document_id"]: r["text"] for r in rows}, work)
-        return table(context, role, item, [(hex_id(d), None, None, v) for d, v in measured.items()])
+        return table(context, role, item, [Measured(hex_id(d), None, None, v) for d, v in measured.items()])
 
     # both stand in keys since benchmarks of both kinds had one settings class
     spec: dict[str, Any] = {"metrics": {}, "max_tokens": None}

@@ -18,7 +18,7 @@ from data.manifest import Slice
 from data.reasoning import answer_part
 from data.refusal import Refusal, in_range
 from factory.benchmarks import Benchmark, Planned, Sizes
-from factory.benchmarks._slices import drawn, first, key_under, stop, table
+from factory.benchmarks._slices import Measured, drawn, first, key_under, stop, table
 from factory.config import FactoryRecipe
 from factory.context import Context, Work
 from factory.rewards import Batch, Component, component
@@ -148,9 +148,9 @@ def _answered(
     inputs = {whole: batch(answered if whole else said, rows, {}, [{}] * len(rows)) for whole in (False, True)}
     batches = [with_replies(context, m, inputs[m.whole], rows, prompts, work, "evaluate") for m in metrics]
     values = _measured(metrics, batches)
-    return table(context, role, item, [
-        (hex_id(r["prompt_id"]), a["text"], r["references"], v) for r, a, v in zip(rows, answered, values, strict=True)
-    ])  # fmt: skip
+    told = zip(rows, answered, values, strict=True)
+    found = [Measured(hex_id(r["prompt_id"]), a["text"], r["references"], v) for r, a, v in told]
+    return table(context, role, item, found)
 
 
 def _measured(metrics: Sequence[Component], batches: Sequence[Batch]) -> list[dict[str, float]]:
