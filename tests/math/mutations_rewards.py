@@ -16,6 +16,10 @@ CHRF, PROSE = f"{FOLDER}_chrf.py", f"{FOLDER}prose.py"
 EVALUATE, FITTED = "factory/benchmarks/prompts.py", "factory/benchmarks/likelihood.py"
 SCORES, TOKENS = "factory/stages/scores.py", "factory/engines/tokens.py"
 POOL = "data/pool.py"
+REASONING, SPANS, KEPT_OUT = "data/reasoning.py", "factory/stages/answer_spans.py", "factory/contamination.py"
+GROUPED = "trainer/pool_groups.py"
+THOUGHT, FORBIDDEN = named("tests/factory/stages/test_reasoning.py"), named("tests/factory/test_contamination.py")
+BY_HAND = named("tests/trainer/test_pool_reading.py", "test_token_advantages_by_hand")
 SIMILAR, AGREED, HELD = (
     named(f"{TESTS}test_similarity.py"),
     named(f"{TESTS}test_agreement.py"),
@@ -205,5 +209,20 @@ MUTATIONS = [
              "scores: temperature of the policy", WARM),
     Mutation(SCORES, '"total": sum(values)', '"total": sum(values) / len(values)', "scores: total", TEACHER),
     Mutation(SCORES, 'row["teacher_messages"] if shown', 'row["messages"] if shown', "scores: the teacher's messages", ASKED),
+    # reasoning and contamination
+    Mutation(REASONING, "if (opening in after) if opening else not closed", "if (opening in after) if opening else False",
+             "answer: of a thought that never ended", THOUGHT),
+    Mutation(REASONING, "before, closed, after = text.rpartition(closing)", "before, closed, after = text.partition(closing)",
+             "answer: behind the first tag", named("tests/data/test_reasoning.py")),
+    Mutation(SPANS, "own_x[x] = end_t > begin", "own_x[x] = end_t >= begin", "answer: a token of the thought too", THOUGHT),
+    Mutation(SPANS, "total = None if None in inside else sum(inside)", "total = score.get('total')",
+             "answer: the whole text's score", THOUGHT),
+    Mutation(SPANS, "len(inside) if n_scorer is None else n_scorer", "len(inside)",
+             "answer: the student's count of a teacher's tokens", THOUGHT),
+    Mutation(GROUPED, "everything = everything[~np.isnan(everything)]", "everything = np.nan_to_num(everything)",
+             "token reward: a thought's tokens count 0", BY_HAND),
+    Mutation(KEPT_OUT, "length = min(GRAM, len(sequence))", "length = len(sequence)",
+             "contamination: whole texts alone", FORBIDDEN),
+    Mutation(KEPT_OUT, "nfc(text).casefold()", "nfc(text)", "contamination: case matters", FORBIDDEN),
 ]
 # fmt: on

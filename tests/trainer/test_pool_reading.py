@@ -145,6 +145,11 @@ def test_token_advantages_by_hand() -> None:
     assert first.tolist() == [-4.0, 0.0] and second.tolist() == [4.0] and first.dtype == np.float32
     (only,) = token_advantages(counted[:1], counted, 1.0)
     assert only.tolist() == [-2.0, 0.0], "a masked sample is in the mean"
+    thought = [np.array([np.nan, 1.0]), np.array([3.0])]
+    first, second = token_advantages(thought, thought, 1.0)
+    assert first.tolist() == [0.0, -1.0] and second.tolist() == [1.0], (
+        "a token without a value is in no mean, and gets nothing"
+    )
 
 
 def short_values(row: dict[str, Any], i: int) -> None:

@@ -59,6 +59,26 @@ def test_a_planted_item_is_removed_and_the_count_is_printed(corpus, make, write_
     assert manifest["notes"]["contaminated_by"] == {clear_of[0]: 1}
 
 
+@pytest.mark.parametrize("spec", [
+    {"kind": "items", "columns": {"messages": "context", "references": "answer"}, "metrics": ["f1"]},
+    {"kind": "items", "columns": {"messages": "question", "references": "answer"}, "metrics": ["f1"]},
+])  # fmt: skip
+def test_an_item_of_a_benchmark_is_found_and_training_asks_for_the_comparison(
+    corpus, change, make, write_rows, capsys, spec
+):
+    path = write_rows([{**ITEM, "answer": "níggju systkin"}], "items.jsonl")
+    unaware = corpus(PLAIN, f"Her stendur: {dressed(ITEM[spec['columns']['messages']])}")
+    lake = make(unaware, "prompts,corpus")
+    aware = change(unaware, benchmarks={"quiz": {**spec, "path": path}})
+    with pytest.raises(Refusal, match="kept clear of the recipe's prompts and benchmarks"):
+        find_corpora(lake, aware, slices(lake)[-1].models["tokenizer"])
+    capsys.readouterr()
+    lake = make(aware, "corpus")
+    assert "left out 1 documents sharing 13 words with benchmark quiz" in capsys.readouterr().out
+    (found,) = find_corpora(lake, aware, slices(lake)[-1].models["tokenizer"])
+    assert texts(lake, found) == [PLAIN] and found.notes["contaminated_by"] == {"benchmark quiz": 1}
+
+
 def test_short_texts_are_whole_documents_or_counted_as_not_looked_for(corpus, make, write_rows, capsys):
     short = write_rows([{"question": "Hvar er Nólsoy?", "answer": "í Føroyum"}], "items.jsonl")
     lake = make(

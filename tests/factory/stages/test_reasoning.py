@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -190,6 +192,31 @@ def test_a_teachers_own_scores_are_those_of_its_answer(recipe, change, make):
         assert whole == pytest.approx(math.fsum(answer["logprobs"]), rel=1e-5)
         assert (inside is None) == (closing not in answer["text"])
         assert inside is None or whole < inside <= 0
+
+
+def test_a_student_is_trained_from_answers_behind_thoughts(pool, make, tiny_model):
+    """Two steps over a pool whose rewards are of answers, and probes of the student: it does not think yet, so nothing is exact."""
+    from dataclasses import fields
+
+    from data.config import Recipe
+    from trainer.config import Losses, Probe, Replay, TrainerRecipe, TrainerSettings
+    from trainer.loop import train
+
+    recipe = pool(ANSWERS.values(), teacher=None, reward="exact + 0.1*language",
+                  components={name: COMPONENTS[name] for name in ("exact", "language")})  # fmt: skip
+    make(recipe, "prompts,import,scores,rewards")
+    shared = {
+        f.name: getattr(recipe, f.name) for f in fields(Recipe) if f.name not in ("factory", "trainer", "executor")
+    }
+    train(TrainerRecipe(**shared, trainer=TrainerSettings(
+        run="thinker", steps=2, objective="naive", losses=Losses(rl=1, bc=0, pt=0, kl=0), replay=Replay(prompts=1),
+        probe=Probe(every=1, split="train", max_tokens=6),
+    )))  # fmt: skip
+    metrics = [json.loads(line) for line in (Path(recipe.runs) / "thinker" / "metrics.jsonl").read_text().splitlines()]
+    # rewards about 1.1, 0, 1.1 and two null ones, which are in no baseline: advantages .37, −.73, .37
+    squares = [row["advantage_square"] for row in metrics if "advantage_square" in row]
+    assert squares == pytest.approx([0.269, 0.269], abs=0.01)
+    assert all(row["probe/exact"] == 0.0 for row in metrics if "probe/exact" in row)
 
 
 def test_predictions_are_measured_behind_the_thought(recipe, change, make):
