@@ -12,7 +12,7 @@ import re
 import sys
 import tempfile
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,8 @@ class Command:
 
         os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us, not Hydra's own printer
         with tempfile.TemporaryDirectory() as sweep, thawed(self.recipe):
-            ConfigStore.instance().store(name=f"{self.section}_schema", node=with_open_mappings(self.recipe))
+            node = with_open_mappings(self.recipe, addressed(self.recipe, words))
+            ConfigStore.instance().store(name=f"{self.section}_schema", node=node)
             sys.argv = [f"python -m {self.section}", *words, *QUIET, f"hydra.sweep.dir={sweep}"]
             try:
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.section)(job)()
@@ -96,6 +97,11 @@ class Command:
                 raise self.translated(error) from error
             except yaml.MarkedYAMLError as error:
                 raise self.refusal(f"a recipe is no YAML: {' '.join(str(error).split())}") from error
+            except AssertionError as error:  # OmegaConf's, where a setting lies within one that the recipe makes null
+                if "Unexpected type for root" not in str(error):
+                    raise
+                within = ", ".join(sorted(addressed(self.recipe, words)))
+                raise self.refusal(f"the recipe says null for one of {within}: nothing lies within it") from error
         if refusals:
             raise refusals[0]
 
@@ -241,8 +247,20 @@ def recipes(flags: Sequence[str]) -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted((folder / "recipe").glob("*.yaml"))}
 
 
-def with_open_mappings(cls: type) -> Any:
-    """The recipe's structured node, where mappings (components, corpora) take new names from the command line too."""
+def addressed(cls: type, words: Sequence[str]) -> set[str]:
+    """Root keys that may be null and that an override lies within or describes: teacher.path=x, teacher={path: x}.
+
+    >>> sorted(addressed(Recipe, ["teacher.path=x", "student.path=y", "translate={by: teacher}", "rephrase=null"]))
+    ['teacher', 'translate']
+    """
+    optional = {f.name for f in dataclasses.fields(cls) if f.default is None} & set(typed_fields(cls))
+    return {name for name in optional if any(re.match(rf"\+*{name}(\.|=\{{)", word) for word in words)}
+
+
+def with_open_mappings(cls: type, begun: Iterable[str] = ()) -> Any:
+    """The recipe's structured node, where mappings (components, corpora) take new names from the command line too.
+
+    `begun`: keys that are null by default and begin with their dataclass's defaults, since Hydra cannot add within null."""
     from omegaconf import DictConfig, OmegaConf
 
     def open_(node: Any) -> None:
@@ -254,6 +272,8 @@ def with_open_mappings(cls: type) -> Any:
             open_(node._get_node(key))
 
     node = OmegaConf.structured(cls)
+    for name in begun:
+        node[name] = OmegaConf.structured(typed_fields(cls)[name])
     open_(node)
     return node
 

@@ -23,7 +23,8 @@ PATH = Path(__file__).parent / "README.md"
 
 HEAD = f"""# The tables
 
-Written by `python -m data.readme` from `contract.py`, `journals.py`, `views.py` and `leaderboard.py` (contract {VERSION}); edit those.
+Written by `python -m data.readme` from `contract.py`, `journals.py`, `views.py` and `leaderboard.py`, contract {VERSION}:
+edit those.
 
 ```
 python -m data tables

@@ -67,7 +67,9 @@ def file_rows(path: Path, prefix: str) -> list[str]:
         if isinstance(node, ast.ClassDef) and node.name == "Settings":
             for name, default, doc in _fields(node.body):
                 value = default.value if isinstance(default, ast.Constant) else None
-                shown = "" if value in (None, "") else f" [{str(value).lower() if isinstance(value, bool) else value!s}]"
+                shown = (
+                    "" if value in (None, "") else f" [{str(value).lower() if isinstance(value, bool) else value!s}]"
+                )
                 lines.append(f"  {prefix + name:<28} {doc}{shown}")
     return lines
 

@@ -102,8 +102,9 @@ def _parquet_fault(table: Table, path: Path, key: str, rows: int | None = None) 
 
 
 def _parent_faults(slice_: Slice, slices: dict[str, Slice], damaged: set[str]) -> Iterator[str]:
-    """Parents that are gone, and keys that are not those of a first parent in another table, shard by shard; damaged files are passed
-    over."""
+    """Parents that are gone, and keys that are not those of a first parent in another table, shard by shard.
+
+    Damaged files are passed over."""
     for path in slice_.parents:
         if path not in slices:
             yield f"its parent {path} is gone"

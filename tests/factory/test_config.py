@@ -12,8 +12,7 @@ from data.settings import field_docs
 from factory import config
 
 CLASSES = [
-    getattr(config, n)
-    for n in ("EngineSettings", "ImportSource", "CorpusSource", "Endpoint", "FactorySettings")
+    getattr(config, n) for n in ("EngineSettings", "ImportSource", "CorpusSource", "Endpoint", "FactorySettings")
 ]
 SOURCE = "\n".join(
     p.read_text(encoding="utf-8") for p in Path(config.__file__).parent.rglob("*.py") if p.name != "config.py"

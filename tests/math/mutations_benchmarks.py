@@ -31,7 +31,10 @@ ASKED = named(PROTOCOL, "test_answers_are_plain_greedy_ones_and_the_figure_is_th
 FIGURE = named(PROTOCOL, "test_the_figure_is_the_mean_of_iterations_of_different_size")
 COUNTED = named("tests/factory/rewards/test_number_words.py")
 READ = named("tests/factory/benchmarks/test_euroeval.py")
-STS, TRIVIA = named(OWN, "test_similar_sentences_by_ranks"), named(OWN, "test_trivia_keeps_every_letter_and_every_article")
+STS, TRIVIA = (
+    named(OWN, "test_similar_sentences_by_ranks"),
+    named(OWN, "test_trivia_keeps_every_letter_and_every_article"),
+)
 TOLD = named(OWN, "test_word_problems_by_the_number_answered", "test_a_number_in_words_is_the_number_in_digits")
 NAMED = named(
     OWN,
