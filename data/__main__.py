@@ -128,6 +128,20 @@ def verify(lake: LakeOption = DEFAULT_LAKE) -> None:
 
 
 @app.command()
+def doctor(
+    lake: LakeOption = DEFAULT_LAKE,
+    runs: Annotated[str, typer.Option("--runs", help="Folder of training runs.")] = "runs",
+) -> None:
+    """Look at versions, devices, disk, the lake and optional parts; exit code 1 where something is broken."""
+    from data.doctor import as_text, examine
+
+    findings = examine(lake, runs)
+    typer.echo(as_text(findings), nl=False)
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
 def export(
     file: Annotated[Path, typer.Argument(help="The DuckDB file to write.")],
     lake: LakeOption = DEFAULT_LAKE,

@@ -1,7 +1,8 @@
 """Whether the lake is what its manifests say, and what no manifest names.
 
-`verify` reads every manifest and every file; it writes nothing and stops at no fault. `garbage` and `collect` find and remove
-shards of slices that were never finished and temporary files; a slice that is being written (its lock is held) is left alone."""
+`verify` reads every manifest and every file, or, `fast`, only what needs no file's whole content; it writes nothing and stops at no
+fault. `garbage` and `collect` find and remove shards of slices that were never finished and temporary files; a slice that is being
+written (its lock is held) is left alone."""
 
 from __future__ import annotations
 
@@ -33,8 +34,10 @@ class Verification:
     faults: list[str] = field(default_factory=list)
 
 
-def verify(lake: Lake) -> Verification:
-    """Check every slice: its files' existence, sha256, rows, key and columns; its parents; its keys against its parent's."""
+def verify(lake: Lake, *, fast: bool = False) -> Verification:
+    """Check every slice: its files' existence, sha256, rows, key and columns; its parents; its keys against its parent's.
+
+    `fast`: without sha256 and keys, the rest from the files' last bytes; on object storage of files their existence alone."""
     result = Verification()
     seen: dict[str, tuple[str, str | None]] = {}
     slices: dict[str, Slice] = {}
@@ -45,7 +48,8 @@ def verify(lake: Lake) -> Verification:
             result.counts["slices"] += 1
             result.counts["rows"] += slice_.rows
             for shard in slice_.shards:
-                if fault := _shard_fault(lake, table, shard, seen, result.counts):
+                check = _footer_fault if fast else _shard_fault
+                if fault := check(lake, table, shard, seen, result.counts):
                     damaged.add(shard.file)
                     result.faults.append(f"{slice_.path}: {fault}")
         for path in journal_files(lake, name) if table.journal else ():
@@ -53,7 +57,8 @@ def verify(lake: Lake) -> Verification:
             if fault := _parquet_fault(table, path, path.stem):
                 result.faults.append(f"{name}/journal/{path.name} {fault}")
     for slice_ in slices.values():
-        result.faults += [f"{slice_.path}: {fault}" for fault in _parent_faults(slice_, slices, damaged)]
+        faults = _parent_faults(slice_, slices, damaged, fast=fast)
+        result.faults += [f"{slice_.path}: {fault}" for fault in faults]
     return result
 
 
@@ -86,6 +91,22 @@ def _shard_fault(
     return f"{shard.file} {fault}" if fault else None
 
 
+def _footer_fault(
+    lake: Lake, table: Table, shard: ShardFile, seen: dict[str, tuple[str, str | None]], counts: Counter[str]
+) -> str | None:
+    """What is wrong with one shard, as far as its last bytes say; `seen` as in `_shard_fault`, without sha256."""
+    if not lake.place.holds(shard.file):
+        return f"{shard.file} is missing"
+    if shard.file not in seen:
+        counts["files"] += 1
+        counts["bytes"] += lake.place.size(shard.file)
+        local = lake.remote is None
+        path = lake.place.path(shard.file, shard.sha256)
+        seen[shard.file] = ("", _parquet_fault(table, path, shard.key, shard.rows) if local else None)
+    fault = seen[shard.file][1]
+    return f"{shard.file} {fault}" if fault else None
+
+
 def _parquet_fault(table: Table, path: Path, key: str, rows: int | None = None) -> str | None:
     try:
         with pq.ParquetFile(path) as file:
@@ -101,10 +122,10 @@ def _parquet_fault(table: Table, path: Path, key: str, rows: int | None = None) 
     return f"has other columns than the contract: {', '.join(wrong)}" if wrong else None
 
 
-def _parent_faults(slice_: Slice, slices: dict[str, Slice], damaged: set[str]) -> Iterator[str]:
+def _parent_faults(slice_: Slice, slices: dict[str, Slice], damaged: set[str], *, fast: bool) -> Iterator[str]:
     """Parents that are gone, and keys that are not those of a first parent in another table, shard by shard.
 
-    Damaged files are passed over."""
+    Damaged files are passed over; `fast`: keys are not compared."""
     for path in slice_.parents:
         if path not in slices:
             yield f"its parent {path} is gone"
@@ -116,12 +137,22 @@ def _parent_faults(slice_: Slice, slices: dict[str, Slice], damaged: set[str]) -
         yield f"has {len(slice_.shards)} shards, its parent {parent.path} has {len(parent.shards)}"
         return
     keys = list(TABLES[slice_.table].keys)
-    for own, theirs in zip(slice_.shards, parent.shards, strict=True):
+    for own, theirs in () if fast else zip(slice_.shards, parent.shards, strict=True):
         if {own.file, theirs.file} & damaged:
             continue
         ours = read_shard(slice_.file(own.index), own.key, keys)
         if not ours.equals(read_shard(parent.file(theirs.index), theirs.key, keys)):
             yield f"shard {own.index} holds other rows than its parent {parent.path}"
+
+
+def unfinished(lake: Lake) -> list[tuple[str, bool]]:
+    """(table/name, whether it is being written) of slices in a folder that have no manifest; of object storage nothing is known."""
+    if isinstance(lake.remote, Bucket):
+        return []
+    derived = [name for name, table in TABLES.items() if not table.journal]
+    folders = [path for name in derived for path in sorted((lake.root / name).glob("*")) if path.is_dir()]
+    without = [path for path in folders if path.name != "journal" and not (path / FILE).is_file()]
+    return [(f"{p.parent.name}/{p.name}", _being_written(lake, p.parent.name, p.name)) for p in without]
 
 
 def garbage(lake: Lake, *, hours: float = 24) -> list[Path]:
