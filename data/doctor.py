@@ -1,7 +1,8 @@
 """`python -m data doctor`: what is installed, what machine this is, and whether the lake is whole, in one screen.
 
 Reads package metadata, the lake's manifests and the last bytes of its files, and run.json of each run; writes nothing and loads
-neither torch nor an engine: of a GPU it knows what nvidia-smi says. A finding is well, absent (and says what brings it) or broken."""
+neither torch nor an engine: of GPUs it knows what nvidia-smi says. A finding
+is well, absent (and says what brings it), or broken."""
 
 from __future__ import annotations
 
