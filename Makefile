@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 # one thread a worker, since two that spin on shared cores are far slower; whole files to a worker, so that what a file makes is made once
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
-SOURCES := data factory trainer tests
+SOURCES := data factory trainer tests docs
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check static dictionary bench faults bench-env vllm-env test-vllm

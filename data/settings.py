@@ -12,7 +12,7 @@ import textwrap
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def first_comment(path: Path) -> str:
@@ -60,35 +60,55 @@ def _fields(body: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.expr | None, st
             yield statement.target.id, statement.value, " ".join(str(follower.value.value).split())  # type: ignore[union-attr]
 
 
-def file_rows(path: Path, prefix: str) -> list[str]:
-    """Lines of the settings table of the class `Settings` in a file, which is read and not imported."""
-    lines = []
+class Setting(NamedTuple):
+    """One line of a settings table."""
+
+    name: str
+    """Its whole key; `NAME` stands for what the user calls an entry."""
+    default: str
+    """As `--help` shows it; empty: null, or nothing that one would write."""
+    doc: str
+
+
+def file_settings(path: Path, prefix: str = "") -> Iterator[Setting]:
+    """Settings of the class `Settings` in a file, which is read and not imported."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef) and node.name == "Settings":
             for name, default, doc in _fields(node.body):
                 value = default.value if isinstance(default, ast.Constant) else None
-                shown = (
-                    "" if value in (None, "") else f" [{str(value).lower() if isinstance(value, bool) else value!s}]"
-                )
-                lines.append(f"  {prefix + name:<28} {doc}{shown}")
-    return lines
+                yield Setting(prefix + name, _shown(value), doc)
+
+
+def settings_of(cls: type, prefix: str = "", skip: Sequence[str] = ()) -> Iterator[Setting]:
+    """Settings of a dataclass and, behind each, of those that it names."""
+    docs, inner = field_docs(cls), typed_fields(cls)
+    for f in dataclasses.fields(cls):
+        if f.name in skip:
+            continue
+        yield Setting(prefix + f.name, _default(f), docs.get(f.name, ""))
+        if f.name in inner:
+            yield from settings_of(inner[f.name], f"{prefix}{f.name}.")
+        for kind, path in f.metadata.get("kinds", dict)().items():  # files whose `Settings` an entry of the mapping has
+            yield Setting(f"{prefix}{f.name}.NAME.kind={kind}", "", "")
+            yield from file_settings(path, f"  {prefix}{f.name}.NAME.")
 
 
 def rows(cls: type, prefix: str, skip: Sequence[str] = ()) -> list[str]:
     """Lines of the settings table of a dataclass and, indented by their names, of those that it names."""
-    docs, inner, lines = field_docs(cls), typed_fields(cls), []
-    for f in dataclasses.fields(cls):
-        if f.name in skip:
-            continue
-        lines.append(f"  {prefix + f.name:<28} {docs.get(f.name, '')}{_default(f)}")
-        if f.name in inner:
-            lines += rows(inner[f.name], f"{prefix}{f.name}.")
-        for kind, path in f.metadata.get("kinds", dict)().items():  # files whose `Settings` an entry of the mapping has
-            lines += [f"  {prefix}{f.name}.NAME.kind={kind}", *file_rows(path, f"  {prefix}{f.name}.NAME.")]
-    return lines
+    return [_line(setting) for setting in settings_of(cls, prefix, skip)]
+
+
+def _line(setting: Setting) -> str:
+    default = f" [{setting.default}]" if setting.default else ""
+    return f"  {setting.name:<28} {setting.doc}{default}".rstrip()
 
 
 def _default(f: dataclasses.Field[Any]) -> str:
-    if f.default in (dataclasses.MISSING, None, "???"):
-        return ""
-    return f" [{str(f.default).lower() if isinstance(f.default, bool) else f.default}]"
+    if f.default_factory is not dataclasses.MISSING:
+        made = f.default_factory()
+        return ", ".join(map(str, made)) if isinstance(made, list | tuple) else ""
+    return "" if f.default in (dataclasses.MISSING, "???") else _shown(f.default)
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
