@@ -12,15 +12,40 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data.advantages import advantages, column_values, evaluate, is_truncated, starts_of
-from data.expression import compile_expression
+from data.advantages import Advantages, advantages, column_values, evaluate, is_truncated, starts_of
+from data.expression import Expression, compile_expression
 from data.keys import hex_id
 from data.lake import Lake
+from data.manifest import Slice
 from data.refusal import Refusal, nearest
 from data.relations import Pool, literal, pools
 from data.scalars import read_scalars
 from data.segments import PAIRS, Spread, sizes, spread
 from data.views import DEMO
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A pool under an expression. `columns`: scalars of every sample; `parts`: values by component, and of the `expression`."""
+
+    label: str
+    pool: Pool
+    expression: Expression
+    columns: pa.Table
+    starts: np.ndarray
+    parts: dict[str, np.ndarray]
+    advantages: Advantages
+
+    @property
+    def values(self) -> np.ndarray:
+        """The expression's value of each sample, (samples,) float64, NaN where there is none."""
+        return self.parts["expression"]
+
+    @property
+    def order(self) -> np.ndarray:
+        """Ordinals of the samples that have a value, best first, equal ones in the pool's order."""
+        scored = np.flatnonzero(~np.isnan(self.values))
+        return scored[np.argsort(-self.values[scored], kind="stable")]
 
 
 @dataclass(frozen=True)
@@ -38,41 +63,52 @@ class Inspection:
     sql: str
 
 
+def judge(lake: Lake, text: str, pool: str | None = None) -> Judged:
+    """An expression evaluated over one pool (the newest unless named)."""
+    label, found = pool_named(lake, pool)
+    expression = compile_expression(text, found.rewards)
+    scalars = read_scalars(found.samples, found.rewards)
+    starts = starts_of(scalars["group_id"])
+    values = evaluate(expression, scalars, starts=starts)
+    parts = {name: column_values(scalars[name]) for name in sorted(found.rewards)} | {"expression": values}
+    result = advantages(values, ~np.isnan(values), starts, truncated=is_truncated(scalars["finish_reason"]))
+    return Judged(label, found, expression, scalars, starts, parts, result)
+
+
 def inspect(lake: Lake, text: str, *, against: str | None = None, pool: str | None = None, rows: int = 5) -> Inspection:
     """Everything about an expression over one pool (the newest unless named). `rows`: samples and groups shown."""
-    label, found = _pool(lake, pool)
-    expression = compile_expression(text, found.rewards)
+    return inspected(lake, judge(lake, text, pool), against=against, rows=rows)
+
+
+def inspected(lake: Lake, judged: Judged, *, against: str | None = None, rows: int = 5) -> Inspection:
+    """What `inspect` shows of a pool that is judged already."""
+    found, values, starts, order = judged.pool, judged.values, judged.starts, judged.order
     rival = compile_expression(against, found.rewards) if against else None
-    columns = read_scalars(found.samples, found.rewards)
-    starts = starts_of(columns["group_id"])
-    values = evaluate(expression, columns, starts=starts)
-    parts = {name: column_values(columns[name]) for name in sorted(found.rewards)} | {"expression": values}
-    result = advantages(values, ~np.isnan(values), starts, truncated=is_truncated(columns["finish_reason"]))
-    scored = np.flatnonzero(~np.isnan(values))
-    order = scored[np.argsort(-values[scored], kind="stable")]
-    reader = _Samples(lake, found)
+    reader = PoolSamples(lake, found)
+    numbers = {"value": values, "advantage": judged.advantages.vector}
     flips, flipped = None, 0
     if rival:
-        other = evaluate(rival, columns, starts=starts)
+        other = evaluate(rival, judged.columns, starts=starts)
         groups = np.flatnonzero(flipping(values, other, starts))
         flips, flipped = reader.flips(groups[:rows], starts, values, other), len(groups)
     return Inspection(
-        pool=label,
-        components=_components(lake, found, parts, starts),
-        correlation=_correlation(parts),
-        figures=result.figures,
-        best=reader.rows(order[:rows], {"value": values, "advantage": result.vector}),
-        worst=reader.rows(order[::-1][:rows], {"value": values, "advantage": result.vector}),
+        pool=judged.label,
+        components=_components(lake, found, judged.parts, starts),
+        correlation=_correlation(judged.parts),
+        figures=judged.advantages.figures,
+        best=reader.rows(order[:rows], numbers),
+        worst=reader.rows(order[::-1][:rows], numbers),
         flips=flips,
         flipped=flipped,
-        sql=expression.sql_over(f"(SELECT * FROM reward_table WHERE pool = {literal(label)})", SQL_KEYS),
+        sql=judged.expression.sql_over(f"(SELECT * FROM reward_table WHERE pool = {literal(judged.label)})", SQL_KEYS),
     )
 
 
 SQL_KEYS = ("pool", "group_id", "sample_index")
 
 
-def _pool(lake: Lake, name: str | None) -> tuple[str, Pool]:
+def pool_named(lake: Lake, name: str | None = None) -> tuple[str, Pool]:
+    """Label and pool of this name, the newest unless given. Refuses a lake without pools and an unknown label."""
     found = pools(lake)
     if not found:
         raise Refusal(f"no pool yet in {lake.uri}", DEMO)
@@ -145,12 +181,11 @@ def flipping(a: np.ndarray, b: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return found
 
 
-class _Samples:
+class PoolSamples:
     """Single samples of a pool with their prompts, read from the shards that hold them."""
 
     def __init__(self, lake: Lake, pool: Pool):
         self.lake, self.samples = lake, pool.samples
-        self.ends = np.cumsum([shard.rows for shard in pool.samples.shards])
         self.prompts: dict[int, str] = {}
         if pool.groups and pool.prompts:
             prompts = lake.read(pool.prompts, ["prompt_id", "messages"]).to_pylist()
@@ -191,14 +226,20 @@ class _Samples:
         return pa.Table.from_pylist(lines, pa.schema([(name, kinds.get(name, pa.string())) for name in names]))
 
     def _at(self, ordinals: np.ndarray) -> list[dict[str, Any]]:
-        shards = np.searchsorted(self.ends, ordinals, "right")
-        found: dict[int, dict[str, Any]] = {}
-        for shard in np.unique(shards):
-            table = self.lake.read_shard(self.samples, int(shard), ["group_id", "sample_index", "text"])
-            first = int(self.ends[shard]) - len(table)
-            for ordinal in ordinals[shards == shard].tolist():
-                found[ordinal] = table.slice(ordinal - first, 1).to_pylist()[0]
-        return [found[ordinal] for ordinal in ordinals.tolist()]
+        return rows_at(self.lake, self.samples, ordinals, ["text"])
+
+
+def rows_at(lake: Lake, slice_: Slice, ordinals: np.ndarray, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """These rows of a slice keyed by sample, in this order, with both keys; only the shards that hold them are read."""
+    ends = np.cumsum([shard.rows for shard in slice_.shards])
+    shards = np.searchsorted(ends, ordinals, "right")
+    found: dict[int, dict[str, Any]] = {}
+    for shard in np.unique(shards):
+        table = lake.read_shard(slice_, int(shard), [*SQL_KEYS[1:], *columns])
+        first = int(ends[shard]) - len(table)
+        for ordinal in ordinals[shards == shard].tolist():
+            found[ordinal] = table.slice(ordinal - first, 1).to_pylist()[0]
+    return [found[ordinal] for ordinal in ordinals.tolist()]
 
 
 def _number(value: float) -> float | None:

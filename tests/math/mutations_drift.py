@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mutation import Mutation, named
 
-TAIL, VALUE, VERDICT = "trainer/drift/tail.py", "trainer/drift/value.py", "trainer/drift/verdict.py"
+TAIL, VALUE, VERDICT = "trainer/drift/tail.py", "trainer/drift/value.py", "data/verdict.py"
 RUNS, MEASURE = "trainer/drift/runs.py", "trainer/drift/measure.py"
 COMBINE, ROUNDS = "trainer/combine.py", "trainer/rounds.py"
 VALUES, DRIFTS = "tests/trainer/test_drift_value.py", "tests/trainer/test_drift_command.py"
@@ -39,7 +39,7 @@ MUTATIONS = [
     # the tail
     Mutation(TAIL, "psislw(-log_n)", "psislw(log_n)", "tail: of the smallest weights", SHAPES),
     Mutation(TAIL, "1 - 1 / math.log10(n)", "1 / math.log10(n)", "tail: bound by sample size", BOUND),
-    Mutation(TAIL, "LIMIT = 0.7", "LIMIT = 1.7", "tail: bound", BOUND),
+    Mutation(VERDICT, "K_HAT = 0.7", "K_HAT = 1.7", "tail: bound", BOUND),
     # the value
     Mutation(VALUE, " * (size_g / (size_g - 1))[group_n]", "", "value: own reward in the control variate", EXACT),
     Mutation(VALUE, "np.minimum(weight_n, bound)", "weight_n", "value: not truncated", CAP),

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from data.refusal import Refusal
+from data.verdict import verdict
 from trainer.config import Losses
 from trainer.drift.__main__ import COMMAND
 from trainer.drift.config import DriftSettings
 from trainer.drift.measure import measure
 from trainer.drift.runs import known_run, recipe_of, seen_groups
 from trainer.drift.show import shown
-from trainer.drift.verdict import verdict
 from trainer.loop import train
 from trainer.sources import pool_source, resolve
 from trainer.stream import Stream

@@ -3,7 +3,6 @@
 sums      figures that add over micro-batches and processes
 tail      k-hat: how heavy the tail of the weights is
 value     the policy's mean reward from the pool alone, or why it cannot be told
-verdict   replay on, or a new round
 runs      a run as its record tells it: recipe, weights, what it trained on
-measure   all of it for one run; show prints it (`python -m trainer.drift run=NAME`)
+measure   all of it for one run, with the verdict (data/verdict.py); show prints it (`python -m trainer.drift run=NAME`)
 """

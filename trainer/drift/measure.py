@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from data.refusal import Refusal
+from data.verdict import WEIGHTED, Verdict, verdict
 from trainer.config import TrainerRecipe
 from trainer.drift.config import DriftSettings
 from trainer.drift.runs import (
@@ -27,15 +28,12 @@ from trainer.drift.runs import (
 from trainer.drift.sums import DriftSums
 from trainer.drift.tail import k_hat
 from trainer.drift.value import Value, value
-from trainer.drift.verdict import Verdict, verdict
 from trainer.forward import GroupTokens, Policy, context_length, group_logprobs, load, pad_bt, plan
 from trainer.objectives import parse_objective
 from trainer.replay import Group
 from trainer.sources import PoolReading, Reading, pool_source, resolve
 from trainer.stream import Stream
 from trainer.view import StepView
-
-WEIGHTED = frozenset({"seq_tis", "topr"})  # objectives whose coefficient holds w of a whole sample
 
 
 @dataclass(frozen=True)

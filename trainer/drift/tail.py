@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data.verdict import K_HAT
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 LEAST = 25  # the tail is a fifth of a small sample, and a fit wants five values
-LIMIT = 0.7  # above it no feasible number of draws gives a stable mean (§3.2.4 there)
 # differences below this are the rounding of stored log-probabilities (MATH §11), and their tail says nothing
 ROUNDING = 1e-3
 
@@ -40,4 +41,4 @@ def k_hat(log_weights: Tensor | np.ndarray) -> float:
 
 def limit(n: int) -> float:
     """The largest k-hat under which a mean of n weights is to be believed: min(1 − 1/log10 n, .7) (§3.2.4 there)."""
-    return min(1 - 1 / math.log10(n), LIMIT) if n > 10 else -math.inf
+    return min(1 - 1 / math.log10(n), K_HAT) if n > 10 else -math.inf

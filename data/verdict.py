@@ -1,6 +1,7 @@
 """From figures to words: whether the pool may be replayed further, or is spent.
 
-Reads figures of `DriftSums` and the tail. Writes nothing. Bounds are rules of thumb, each with its reason; none is a test."""
+Pure: reads figures by the names that `metrics` has behind `drift/`; the trainer asks of a run's weights, the report of its curves.
+Bounds are rules of thumb, each with its reason; none is a test."""
 
 from __future__ import annotations
 
@@ -8,12 +9,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainer.drift.tail import LIMIT
-
 TOKEN_ESS = 0.5  # below it, half of what a step reads carries no information
 TOKEN_KL = (
     0.1  # nats: a token's odds have moved by a tenth on average; replay with more is where training is seen to collapse
 )
+K_HAT = 0.7  # above it no feasible number of draws gives a stable mean of weights (arXiv 1507.02646 §3.2.4)
 CLIPPED = 0.3  # a third of the tokens no longer move the policy
 BROKEN = 1e-3  # ratios above e^20 come from wrong records, not from training
 
@@ -35,6 +35,9 @@ class Verdict:
         return f"the pool is spent: lower the learning rate or go on with a new round ({'; '.join(self.reasons)})"
 
 
+WEIGHTED = frozenset({"seq_tis", "topr"})  # objectives whose coefficient holds w of a whole sample
+
+
 def verdict(figures: Mapping[str, float], *, sample_weights: bool, samples: int) -> Verdict:
     """The verdict on a pool with so many samples a group.
 
@@ -51,7 +54,7 @@ def verdict(figures: Mapping[str, float], *, sample_weights: bool, samples: int)
     ]
     whole = [
         (not figures.get("sequence_ess", math.nan) >= least, f"sequence ESS/n is below 1/{samples}"),
-        (figures.get("sequence_k_hat", -math.inf) > LIMIT, f"k-hat of whole samples is above {LIMIT:g}"),
+        (figures.get("sequence_k_hat", -math.inf) > K_HAT, f"k-hat of whole samples is above {K_HAT:g}"),
     ]
     spent, noted = (tokens + whole, []) if sample_weights else (tokens, whole)
     reasons = tuple(text for holds, text in spent if holds)
