@@ -15,10 +15,19 @@ from typer.exceptions import TyperException
 
 from data.refusal import Refusal, nearest
 
+EXAMPLES = """Ask the lake's tables and look after them.
+
+\b
+Examples:
+  python -m data tables
+  python -m data describe reward_table
+  python -m data sql "SELECT * FROM leaderboard" --format csv
+  python -m data inspect "agreement + 0.5*language"
+  python -m data doctor
+"""
+SCRIPT = "grpo-kd-data"  # the same command in one word: a shell completes no other
 app = typer.Typer(
-    help="Ask the lake's tables and look after them.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -26,13 +35,13 @@ LakeOption = Annotated[str, typer.Option("--lake", help="Folder of the lake, or 
 DEFAULT_LAKE = "data/lake"
 
 
-@app.callback()
+@app.callback(help=EXAMPLES)
 def options(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of a refusal; may stand anywhere.")
     ] = False,
 ) -> None:
-    """Ask the lake's tables and look after them."""
+    """What stands before a command's name."""
 
 
 @app.command()
@@ -286,8 +295,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command; a Refusal becomes its two lines and exit code 2."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
+    program = SCRIPT if Path(sys.argv[0]).name == SCRIPT else "python -m data"
     try:
-        code = app([a for a in given if a != "--debug"], prog_name="python -m data", standalone_mode=False)
+        if program != SCRIPT and {"--install-completion", "--show-completion"} & set(given):
+            raise Refusal("a shell completes commands of one word", f"{SCRIPT} --install-completion")
+        code = app([a for a in given if a != "--debug"], prog_name=program, standalone_mode=False)
     except typer.Abort as error:
         raise SystemExit(130) from error
     except TyperException as error:

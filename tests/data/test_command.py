@@ -153,11 +153,13 @@ def test_no_dataclass_of_settings_has_more_than_twelve_fields_of_its_own(kind):
 def test_help_loads_nothing_heavy(section):
     code = (
         f"import sys, {section}.__main__ as m; assert m.COMMAND.main(['--help']) == 0;"
-        "print({'torch', 'transformers', 'datasets', 'duckdb', 'polars', 'hydra'} & set(sys.modules))"
+        "print({'torch', 'transformers', 'datasets', 'duckdb', 'polars', 'hydra', 'pyarrow'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip().endswith("set()")
     assert "agreement" in done.stdout and "sampling.temperature" in done.stdout
+    _, empty, head, example, *_ = done.stdout.splitlines()
+    assert (empty, head) == ("", "Examples:") and example.startswith(f"  python -m {section} recipe=")
 
 
 def test_mappings_are_found_at_every_depth():

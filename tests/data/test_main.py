@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import duckdb
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data import Lake, readme
-from data.__main__ import app, main
+from data.__main__ import SCRIPT, app, main
 from data.contract import TABLES
 from data.export import export
 from data.overview import overview
@@ -177,13 +178,41 @@ def test_debug_shows_the_traceback_wherever_it_stands() -> None:
             main(command)
 
 
-HEAVY = {"torch", "transformers", "duckdb", "polars", "datasets", "sqlglot"}
+HEAVY = {"torch", "transformers", "duckdb", "polars", "datasets", "sqlglot", "pyarrow", "numpy"}
+ROOT = Path(readme.PATH).parents[1]
 
 
-def test_help_is_light() -> None:
-    code = f"import sys, data.__main__; print(sorted({HEAVY!r} & set(sys.modules)))"
-    root = Path(readme.PATH).parents[1]
-    assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root).strip() == "[]"
+def test_help_is_light_and_begins_with_examples_of_commands_that_exist() -> None:
+    """A tenth of a second, since it loads none of these."""
+    ran = "import sys, data.__main__ as m\ntry: m.main(['--help'])\nexcept SystemExit: "
+    code = f"{ran}print(sorted({HEAVY!r} & set(sys.modules)))"
+    *shown, loaded = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT).splitlines()
+    assert loaded == "[]"
+    examples = [line.split()[3] for line in shown if line.startswith("    python -m data ")]
+    assert len(examples) >= 4 and set(examples) <= {c.callback.__name__ for c in app.registered_commands if c.callback}
+    assert shown.index("  Examples:") < shown.index("Options:")
+
+
+def test_the_package_gives_its_names_late_and_no_others() -> None:
+    import data
+
+    assert {getattr(data, name).__name__ for name in data.__all__} == set(data.__all__)
+    with pytest.raises(ImportError, match="Lakes"):
+        from data import Lakes  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_a_shell_completes_the_commands_own_script(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["scripts"][SCRIPT] == "data.__main__:main"
+    assert f"{SCRIPT} --install-completion" in _refused(capfd, "--install-completion")
+    monkeypatch.setattr(sys, "argv", [f"/anywhere/bin/{SCRIPT}"])
+    assert f"complete -o default -F _grpo_kd_data_completion {SCRIPT}" in _ran(capfd, "--show-completion", "bash")
+    monkeypatch.setenv("_GRPO_KD_DATA_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"{SCRIPT} de")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert _ran(capfd).split() == ["describe"]
 
 
 def test_every_command_has_a_help_line(capfd: pytest.CaptureFixture[str]) -> None:
