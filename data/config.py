@@ -285,6 +285,8 @@ class Recipe:
     """Reward expression over component names, e.g. "agreement + 0.5*language"."""
     where: str | None = None
     """Which candidates are good enough to be copied (best-of-N, raft), e.g. "agreement = 1"; applied before ranking."""
+    trackers: list[str] = field(default_factory=list)
+    """Where `python -m trainer` sends a run's metrics beside the lake: names of trackio, wandb, tensorboard."""
     executor: Any = None
     """Who computes for `python -m factory`."""
     factory: Any = None

@@ -32,6 +32,7 @@ from trainer.progress import progress
 from trainer.sources import Reading, configuration, configuration_hash, resolve
 from trainer.state import Training
 from trainer.step import run_step
+from trainer.trackers import Tracked, check, new_id, tracking, without_secrets
 
 
 def train(recipe: TrainerRecipe) -> None:
@@ -55,11 +56,13 @@ def train(recipe: TrainerRecipe) -> None:
         "policy": reading.start.model_id,
         "status": "running",
     }
+    if recipe.trackers:
+        record["tracker"] = (run.record or {}).get("tracker") or new_id(run.name)
     with ExitStack() as stack:
         here.together(lambda: _hold(stack, recipe, run, hash_, how) if here.first else None)
         _open(training, record, resumed=how == "resumed")
         streams(training, cursors)
-        _steps(training, record)
+        _steps(training, record, resumed=how == "resumed")
         if here.first or training.method.sharded:
             finish(training, record)
     here.barrier()
@@ -71,6 +74,7 @@ def train(recipe: TrainerRecipe) -> None:
 def _claimed(recipe: TrainerRecipe) -> tuple[Reading, str, Run, str]:
     """What the run reads, the hash of its configuration, its name, and whether it is new, found or resumed."""
     refuse_unknown(recipe)
+    check(recipe.trackers)
     reading = resolve(recipe)
     hash_ = configuration_hash(recipe, reading)
     return reading, hash_, *claim(recipe, hash_)
@@ -97,10 +101,19 @@ def _open(training: Training, record: Mapping[str, Any], *, resumed: bool) -> No
     training.world.say(f"run {run.name} {verb}: {training.steps} steps in {run.folder}")
 
 
-def _steps(training: Training, record: Mapping[str, Any]) -> None:
+def _tracked(training: Training, record: Mapping[str, Any], resumed: bool) -> Tracked:
+    """What trackers are told of the run."""
+    run, recipe = training.run, training.recipe
+    plain = without_secrets(record["configuration"])
+    return Tracked(run.name, record["tracker"], recipe.name, run.folder, plain, training.step, resumed)
+
+
+def _steps(training: Training, record: Mapping[str, Any], *, resumed: bool) -> None:
     """All steps that are left, up to the last or the one whose metrics end the run."""
     first, run = training.world.first, training.run
     with ExitStack() as stack:
+        names = training.recipe.trackers if first else []
+        trackers = stack.enter_context(tracking(names, lambda: _tracked(training, record, resumed), training.world.say))
         metrics = stack.enter_context(Metrics(run, training.step)) if first else None
         show = stack.enter_context(progress(run.name, training.step, training.steps, first))
         if metrics is not None:
@@ -112,11 +125,13 @@ def _steps(training: Training, record: Mapping[str, Any]) -> None:
             training.seconds += time.monotonic() - begun
             if metrics is not None:
                 metrics.write(training.step, training.latest)
+                trackers.log(training.step, training.latest)
                 show(training.step, training.latest)
             if metrics is not None or training.method.sharded:  # shares of the weights lie with every process
                 _checkpoint(training, metrics, record)
         if metrics is not None:
             metrics.sync()
+        trackers.close(training.ended.status if training.ended else "finished")
 
 
 def one_step(training: Training) -> None:
