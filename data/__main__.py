@@ -1,7 +1,7 @@
 """`python -m data`: ask the tables, look at a reward, check the lake, take a copy of it.
 
-Reads the lake. Writes only what `export`, `push`, `pull`, `gc`, `pairs`, `ratings` and `sql --out` are asked to. A mistake its
-user can repair is one sentence on stderr with the next command, and exit code 2; `--debug` shows the traceback."""
+Reads the lake. Writes only what `export`, `push`, `pull`, `gc`, `pairs`, `ratings`, `report` and `sql --out` are asked to. A
+mistake its user can repair is one sentence on stderr with the next command, and exit code 2; `--debug` shows the traceback."""
 
 from __future__ import annotations
 
@@ -117,6 +117,27 @@ def inspect(
     typer.echo(
         as_text(look(Lake.open(lake, must_exist=True), expression, against=against, pool=pool, rows=rows)), nl=False
     )
+
+
+@app.command()
+def report(
+    lake: LakeOption = DEFAULT_LAKE,
+    runs: Annotated[
+        Path, typer.Option("--runs", help="Folder of the training runs: curves of unfinished ones, tokenizers.")
+    ] = Path("runs"),
+    out: Annotated[Path, typer.Option("--out", help="The page, to be opened in a browser.")] = Path("report.html"),
+    pool: Annotated[str | None, typer.Option(help="Label of the pool; the newest unless given.")] = None,
+    reward: Annotated[
+        str | None, typer.Option(help="Reward expression that judges the pool; that of its newest run unless given.")
+    ] = None,
+) -> None:
+    """Write one HTML page about the lake: costs, evaluations, runs, the pool with its samples, lineage."""
+    from data.lake import Lake
+    from data.report.page import write
+    from data.report.source import Source
+
+    size = write(Source(Lake.open(lake, must_exist=True), runs, pool, reward), out)
+    typer.echo(f"report: {out} ({size / 1e6:.1f} MB)")
 
 
 @app.command()

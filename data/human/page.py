@@ -50,7 +50,7 @@ def render(page: str, plan: Plan, pairs: Sequence[Pair], messages: dict[str, lis
     )  # fmt: skip
     return environment.get_template("page.html").render(
         page=page, question=asked(plan), language=plan.language, words=WORDS[plan.language], pairs=shown,
-        style=style, script=script, style_hash=_source(style), script_hash=_source(script),
+        style=style, script=script, style_hash=sha256_source(style), script_hash=sha256_source(script),
     )  # fmt: skip
 
 
@@ -63,5 +63,6 @@ def visible(text: str) -> str:
     return text.replace("\r\n", "\n").translate(VISIBLE)
 
 
-def _source(text: str) -> str:
+def sha256_source(text: str) -> str:
+    """What a content security policy calls a script or style of this text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

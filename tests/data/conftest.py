@@ -26,10 +26,11 @@ def _publish(
     label: str,
     parents: tuple[Slice, ...] = (),
     content: str = "",
+    models: Mapping[str, str] | None = None,
 ) -> Slice:
     """Publish columns as shards; the key holds the label, so that labels never share content by accident."""
     contents = tuple(f"{label}{content}-{i}" for i in range(len(shards))) if not parents else ()
-    key = Key({"label": label}, parents=parents, contents=contents)
+    key = Key({"label": label}, parents=parents, contents=contents, models=models or {})
     schema = TABLES[table].schema
     with lake.publish(table, key, label=label) as publisher:
         for shard in publisher.pending():

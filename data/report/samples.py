@@ -1,0 +1,246 @@
+"""Samples of the pool, best and worst first, coloured by advantage and by what surprises the teacher.
+
+Reads `samples`, `prompts`, `scores` and per-token `values` of rewards, row by row for the samples shown, and the policy's
+tokenizer where its folder is at hand (the tables hold ids and whole texts). Without a tokenizer, or where its pieces are not the
+sample's text, a sample is coloured whole. Writes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data.human.page import visible
+from data.inspection import Judged, PoolSamples, rows_at
+from data.keys import hex_id
+from data.manifest import Slice
+from data.report.parts import Piece, Sample, Samples, Section
+from data.report.source import Source, policy_of
+from data.report.tokens import pieces_of, tokenizer_of
+
+ENDS, BETWEEN, OPEN = (
+    30,
+    40,
+    6,
+)  # best and worst each; others, evenly by rank; open before anybody searches, at each end
+LONGEST = 1500  # characters of a text or prompt
+TOKENS = 15_000  # coloured one by one on the whole page, so that it stays small
+SURPRISE = (0.1, 0.5, 1.0, 2.0, 4.0)  # nats: bounds of the five shades
+
+
+def section(source: Source) -> Section | str:
+    """Samples of the pool, or that there is none."""
+    judged = source.judged
+    if judged is None or not len(judged.order):
+        return "the lake has no pool of samples." if judged is None else "no sample of the pool has a reward."
+    groups = np.searchsorted(judged.starts, np.arange(len(judged.values)), "right")
+    chosen = choose(judged.order, groups)
+    ordinals = np.array([ordinal for ordinal, _ in chosen])
+    told = _Told.of(source, judged, ordinals)
+    rows = [told.sample(place, tag) for place, (_, tag) in enumerate(chosen)]
+    shown = (
+        f"{len(rows)} of {len(judged.values)} samples: the best and the worst, one a group, and others evenly between."
+    )
+    said = f"{shown} A search looks at all of these."
+    return Section("samples", "Samples", [Samples(rows, told.scorer, f"{said} {told.note}")])
+
+
+def choose(order: np.ndarray, groups: np.ndarray) -> list[tuple[int, str]]:
+    """(ordinal, why) of the samples shown: best and worst in turn, one a group each, then others evenly by rank.
+
+    order: ordinals, best first; groups: (samples,) a number a group. Equal samples of one group would fill the page.
+
+    >>> [tag for _, tag in choose(np.arange(5), np.array([0, 0, 0, 1, 1]))]
+    ['best 1', 'worst 1', 'best 2', 'worst 2', 'rank 2']
+    """
+    best = _one_a_group(order, groups)
+    worst = [o for o in _one_a_group(order[::-1], groups) if o not in set(best)]
+    ends = [[(o, f"{name} {i + 1}") for i, o in enumerate(found)] for name, found in (("best", best), ("worst", worst))]
+    turns = [found[i] for i in range(ENDS) for found in ends if i < len(found)]
+    taken = {ordinal for ordinal, _ in turns}
+    rest = [(int(o), f"rank {rank + 1}") for rank, o in enumerate(order.tolist()) if o not in taken]
+    steps = np.linspace(0, len(rest) - 1, min(BETWEEN, len(rest))).astype(int).tolist()
+    return turns + [rest[i] for i in dict.fromkeys(steps)]
+
+
+def _one_a_group(order: np.ndarray, groups: np.ndarray) -> list[int]:
+    firsts = np.sort(np.unique(groups[order], return_index=True)[1])
+    found: list[int] = order[firsts[:ENDS]].tolist()
+    return found
+
+
+@dataclass
+class _Told:
+    """What the tables say about the samples shown, by their place among them."""
+
+    rows: list[dict[str, Any]]
+    prompts: dict[int, str]
+    numbers: dict[str, np.ndarray]
+    advantage: np.ndarray
+    scale: float
+    scores: list[dict[str, Any]] | None
+    scorer: str | None
+    token_rewards: list[np.ndarray | None]
+    tokenizer: Any
+    note: str
+    left: int = TOKENS
+
+    @classmethod
+    def of(cls, source: Source, judged: Judged, ordinals: np.ndarray) -> _Told:
+        """Read them."""
+        pool, vector = judged.pool, judged.advantages.vector
+        rows = rows_at(source.lake, pool.samples, ordinals, ["text", "token_ids", "n_tokens", "finish_reason"])
+        slice_ = teacher_scores(source, judged)
+        scores = rows_at(source.lake, slice_, ordinals, ["logprobs", "total"]) if slice_ else None
+        tokenizer = tokenizer_of(source, policy_of(pool))
+        name = source.model_name(slice_.models.get("scorer")) if slice_ else None
+        label, values = _token_rewards(source, judged, ordinals)
+        whole = "Samples are coloured whole: the policy's tokenizer is not at hand (--runs)."
+        notes = ["Point at a token for its figures." if tokenizer else whole]
+        if label:
+            notes.append(f"A token's advantage is its sample's, plus {label} above its group's mean (weight 1).")
+        numbers = {n: v[ordinals] for n, v in judged.parts.items()}
+        kept = np.abs(vector[vector != 0])
+        scale = float(np.quantile(kept, 0.95)) if len(kept) else 1.0
+        prompts = PoolSamples(source.lake, pool).prompts
+        return cls(rows, prompts, numbers, vector[ordinals], scale, scores, name, values, tokenizer, " ".join(notes))
+
+    def sample(self, place: int, tag: str) -> Sample:
+        """One sample as the page shows it."""
+        row, advantage = self.rows[place], float(self.advantage[place])
+        surprise = self._surprise(place)
+        mean = _mean(surprise) if surprise is not None and np.isfinite(surprise).any() else None
+        prompt = self.prompts.get(row["group_id"])
+        figures = [("advantage", advantage), *((n, _float(v[place])) for n, v in self.numbers.items())]
+        figures += [("teacher surprise, nats a token", mean)] if mean is not None else []
+        number = int(tag.split()[1])
+        return Sample(
+            tag=tag,
+            key=f"{hex_id(row['group_id'])}/{row['sample_index']}",
+            figures=[
+                *figures,
+                ("tokens", row["n_tokens"]),
+                *([("", "cut by length")] if row["finish_reason"] == "length" else []),
+            ],
+            prompt=None if prompt is None else _short(visible(prompt)),
+            pieces=self._pieces(place, surprise),
+            classes=f"{shade(advantage, self.scale)} {surprise_shade(mean)}",
+            cut=len(row["text"]) > LONGEST,
+            hidden=tag.startswith("rank") or number > OPEN,
+        )
+
+    def _surprise(self, place: int) -> np.ndarray | None:
+        """−log p of each token in nats, NaN where the teacher's tokens cut through it."""
+        if self.scores is None or self.scores[place]["logprobs"] is None:
+            return None
+        row = self.scores[place]
+        held = [math.nan if p is None else -p for p in row["logprobs"]]
+        return np.array(held) if len(held) == len(self.rows[place]["token_ids"]) else None
+
+    def _pieces(self, place: int, surprise: np.ndarray | None) -> list[Piece]:
+        row, rewards = self.rows[place], self.token_rewards[place]
+        ids = row["token_ids"]
+        whole = [Piece(_short(visible(row["text"])))]
+        if (
+            self.tokenizer is None
+            or (surprise is None and rewards is None)
+            or len(ids) > self.left
+            or len(row["text"]) > LONGEST
+        ):
+            return whole
+        cut = pieces_of(self.tokenizer, ids, row["text"])
+        if cut is None:
+            return whole
+        self.left -= len(ids)
+        return [self._piece(text, tokens, place, surprise, rewards) for text, tokens in cut]
+
+    def _piece(
+        self, text: str, tokens: slice, place: int, surprise: np.ndarray | None, rewards: np.ndarray | None
+    ) -> Piece:
+        classes, said = [], []
+        if rewards is not None:
+            own = float(self.advantage[place] + _mean(rewards[tokens]))
+            classes.append(shade(own, self.scale))
+            said.append(f"advantage {own:.3g}")
+        if surprise is not None:
+            held = surprise[tokens]
+            nats = float(np.nansum(held)) if np.isfinite(held).any() else None
+            classes.append(surprise_shade(nats))
+            said.append("not aligned" if nats is None else f"{nats:.2f} nats")
+        return Piece(visible(text) or "∎", " ".join(classes), ", ".join(said))
+
+
+def teacher_scores(source: Source, judged: Judged) -> Slice | None:
+    """The newest scores of exactly these samples by another model than the policy; the pool's own teacher comes first."""
+    policy, samples = policy_of(judged.pool), judged.pool.samples
+    found = [
+        s for s in source.lake.slices("scores")
+        if samples.path in s.parents and s.models.get("scorer") not in (None, policy) and len(s.shards) == len(samples.shards)
+    ]  # fmt: skip
+    return max(found, key=lambda s: (s.label == f"{judged.label}-teacher", s.created), default=None)
+
+
+def _token_rewards(source: Source, judged: Judged, ordinals: np.ndarray) -> tuple[str | None, list[np.ndarray | None]]:
+    """The first component with values by token, and v_t minus the mean of the group's v for each sample (MATH §3)."""
+    ends = np.append(judged.starts[1:], len(judged.values))
+    groups = np.searchsorted(judged.starts, ordinals, "right") - 1
+    for label, slice_ in sorted(judged.pool.rewards.items()):
+        if not any(row["values"] for row in rows_at(source.lake, slice_, ordinals, ["values"])):
+            continue
+        found: list[np.ndarray | None] = []
+        for ordinal, first, end in zip(
+            ordinals.tolist(), judged.starts[groups].tolist(), ends[groups].tolist(), strict=True
+        ):
+            rows = rows_at(source.lake, slice_, np.arange(first, end), ["values"])
+            found.append(centred([_array(row["values"]) for row in rows], ordinal - first))
+        return label, found
+    return None, [None] * len(ordinals)
+
+
+def centred(group: Sequence[np.ndarray | None], place: int) -> np.ndarray | None:
+    """v_t − v̄ of one sample of a group; v̄ is the mean over all tokens of the group that have a value. NaN: it has none.
+
+    >>> centred([np.array([1.0, 3.0]), None, np.array([2.0, np.nan])], 0)
+    array([-1.,  1.])
+    """
+    values = group[place]
+    held = [row[~np.isnan(row)] for row in group if row is not None]
+    return None if values is None else values - np.concatenate(held).mean() if any(len(row) for row in held) else None
+
+
+def _array(values: Sequence[float | None] | None) -> np.ndarray | None:
+    return np.array([math.nan if v is None else v for v in values]) if values else None
+
+
+def shade(advantage: float, scale: float) -> str:
+    """Class of an advantage: n4 … n1 below 0, z, p1 … p4 above.
+
+    >>> [shade(a, 2.0) for a in (-9, -0.1, 0, 1, 2)]
+    ['n4', 'n1', 'z', 'p2', 'p4']
+    """
+    level = min(4, math.ceil(4 * abs(advantage) / scale)) if advantage and scale else 0
+    return "z" if not level else f"{'p' if advantage > 0 else 'n'}{level}"
+
+
+def surprise_shade(nats: float | None) -> str:
+    """Class of a surprise: s0 … s5, or u for what is not known.
+
+    >>> [surprise_shade(x) for x in (None, 0.05, 0.7, 12)]
+    ['u', 's0', 's2', 's5']
+    """
+    return "u" if nats is None or math.isnan(nats) else f"s{sum(nats >= bound for bound in SURPRISE)}"
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else 0.0
+
+
+def _float(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else text[:LONGEST] + " …"
