@@ -1,4 +1,4 @@
-"""`make demo`: text, two tiny models, a lake, seven students, one table. Starts the project's own commands as processes.
+"""`make demo`: text, two tiny models, a lake, seven students, one table, a report. Starts the project's own commands as processes.
 
 Everything runs through `python -m factory` and `python -m trainer`, as a user would; finished slices and runs are found by their
 configuration and kept. Each figure of the table is the answer of the SQL query printed above it."""
@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from data.refusal import Refusal
 
@@ -79,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m data.demo.run", description="The whole demo, in one table.")
     parser.add_argument("--lake", default="data/lake", help="folder of the lake (default data/lake)")
     parser.add_argument("--runs", default="runs", help="folder of the training runs (default runs)")
+    parser.add_argument("--report", default="report.html", help="page about the lake (default report.html)")
     options = parser.parse_args(arguments)
     begin = time.monotonic()
     places = (f"lake={options.lake}", f"runs={options.runs}")
@@ -88,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _side_by_side(phase, places)
         trained = _runs(options.lake) - before
         print(_table(options.lake))
+        _report(options.lake, options.runs, options.report)
     except Refusal as refusal:
         print(refusal, file=sys.stderr)
         return 2
@@ -96,6 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     print(f"\ntrained: {names}\nwall: {time.monotonic() - begin:.0f} s")
     return 0
+
+
+def _report(lake: str, runs: str, out: str) -> None:
+    from data.lake import Lake
+    from data.report.page import write
+    from data.report.source import Source
+
+    write(Source(Lake.open(lake), Path(runs)), Path(out))
+    print(f"\nreport: {out}")
 
 
 def _runs(lake: str) -> set[str]:

@@ -81,6 +81,8 @@ def lines(text: str) -> Broken:
     ("column", None, "data sql 'SELECT finish_reson FROM samples'", "did you mean 'finish_reason'"),
     ("described table", None, "data describe sampels", "did you mean 'samples'"),
     ("inspected pool", None, "data inspect chrf --pool tny", "did you mean 'tiny'"),
+    ("reported pool", None, "data report --pool tny", "did you mean 'tiny'"),
+    ("reported component", None, "data report --reward chfr", "did you mean 'chrf'"),
     ("format", None, "data sql 'SELECT 1' --format jsn", "did you mean 'json'"),
     ("option", None, "data sql 'SELECT 1' --fromat json", "No such option", "--fromat"),
     ("subcommand", None, "data inspekt", "No such command 'inspekt'"),

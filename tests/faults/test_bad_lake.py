@@ -164,7 +164,9 @@ def test_a_table_or_view_that_has_no_data_yet(refuses, place, broken, line, says
 
 
 @pytest.mark.parametrize("lake", ["nowhere", "prompts.jsonl", "prompts.jsonl/lake"])
-@pytest.mark.parametrize("line", ["sql 'SELECT 1'", "tables", "inspect chrf", "verify", "export x.duckdb", "gc"])
+@pytest.mark.parametrize(
+    "line", ["sql 'SELECT 1'", "tables", "inspect chrf", "report", "verify", "export x.duckdb", "gc"]
+)
 def test_a_lake_that_is_nowhere_or_a_file(refuses, line, lake):
     refuses(f"data {line} --lake {lake}", f"no lake at {lake}")
 
@@ -219,6 +221,8 @@ def test_sql_that_writes_or_reads_outside_the_lake(refuses, place, query):
     ("export over a folder", lambda p: (p.root / "x.duckdb").mkdir(), "data export x.duckdb --replace", "directory"),
     ("answer into no folder", None, "data sql 'SELECT 1' --out nowhere/x", "nowhere/x cannot be written"),
     ("answer over a folder", None, "data sql 'SELECT 1' --out lake", "lake cannot be written"),
+    ("report into no folder", None, "data report --out nowhere/x.html", "nowhere/x.html cannot be written"),
+    ("report over a folder", None, "data report --out lake", "lake cannot be written"),
 )
 def test_a_file_that_cannot_be_written(refuses, place, broken, line, says):
     if broken:

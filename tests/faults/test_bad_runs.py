@@ -128,6 +128,7 @@ def test_a_full_disk_under_a_run_leaves_no_half_checkpoint(refuses, run, mount, 
 
 @rows(
     ("export", None, "data export small/x.duckdb", "small/x.duckdb could not be written"),
+    ("report", None, "data report --out small/x.html", "small/x.html cannot be written: No space left"),
     ("answer", None, "data sql 'FROM samples' --out small/x", "small/x cannot be written: No space left"),
 )
 def test_a_full_disk_under_an_export_leaves_nothing(refuses, place, mount, broken, line, says):
@@ -143,6 +144,7 @@ def test_a_full_disk_under_an_export_leaves_nothing(refuses, place, mount, broke
         ("other", "trainer runs=other run=two"),
         ("out", "data export out/x.duckdb"),
         ("out", "data sql 'SELECT 1' --out out/x"),
+        ("out", "data report --out out/x.html"),
     ],
 )
 def test_a_folder_that_cannot_be_written(refuses, mount, folder, line):

@@ -7,7 +7,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from data import Lake, Slice
+from data.demo.run import _report
 from data.human.page import visible
 from data.keys import id64, prompt_id
 from data.report.page import SECTIONS, build
@@ -39,6 +42,14 @@ class Read(HTMLParser):
 def test_a_lake_with_everything_has_every_section(hostile: Source, lake: Lake, tmp_path: Path) -> None:
     assert set(SECTIONS) - set(Read(build(Source(lake, tmp_path))).ids) == {"ablations"}  # one run alone
     assert set(SECTIONS) <= set(Read(build(hostile)).ids)
+
+
+def test_the_demo_ends_with_the_page_and_names_it(
+    lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "demo.html"
+    _report(str(lake.root), str(tmp_path), str(out))
+    assert capsys.readouterr().out.strip() == f"report: {out}" and set(Read(out.read_text("utf-8")).ids) > {"pool"}
 
 
 def test_an_empty_lake_gets_a_sentence_a_section(empty_lake: Lake, tmp_path: Path) -> None:
