@@ -187,16 +187,14 @@ def _token_rewards(source: Source, judged: Judged, ordinals: np.ndarray) -> tupl
     """The first component with values by token, and v_t minus the mean of the group's v for each sample (MATH §3)."""
     ends = np.append(judged.starts[1:], len(judged.values))
     groups = np.searchsorted(judged.starts, ordinals, "right") - 1
+    members = np.unique(np.concatenate([np.arange(judged.starts[g], ends[g]) for g in groups]))
     for label, slice_ in sorted(judged.pool.rewards.items()):
         if not any(row["values"] for row in rows_at(source.lake, slice_, ordinals, ["values"])):
             continue
-        found: list[np.ndarray | None] = []
-        for ordinal, first, end in zip(
-            ordinals.tolist(), judged.starts[groups].tolist(), ends[groups].tolist(), strict=True
-        ):
-            rows = rows_at(source.lake, slice_, np.arange(first, end), ["values"])
-            found.append(centred([_array(row["values"]) for row in rows], ordinal - first))
-        return label, found
+        rows = rows_at(source.lake, slice_, members, ["values"])
+        held = {m: _array(row["values"]) for m, row in zip(members.tolist(), rows, strict=True)}
+        spans = zip(ordinals.tolist(), judged.starts[groups].tolist(), ends[groups].tolist(), strict=True)
+        return label, [centred([held[m] for m in range(first, end)], at - first) for at, first, end in spans]
     return None, [None] * len(ordinals)
 
 

@@ -17,6 +17,7 @@ import mutations_objectives
 import mutations_packed
 import mutations_passes
 import mutations_reading
+import mutations_report
 import mutations_rewards
 import mutations_runs
 import mutations_steps
@@ -30,6 +31,7 @@ MUTATIONS: list[Mutation] = [
     *mutations_forward.MUTATIONS,
     *mutations_packed.MUTATIONS,
     *mutations_reading.MUTATIONS,
+    *mutations_report.MUTATIONS,
     *mutations_drift.MUTATIONS,
     *mutations_runs.MUTATIONS,
     *mutations_factory.MUTATIONS,

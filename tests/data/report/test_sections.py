@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from data import Lake, Refusal
 from data.inspection import inspect
-from data.report import ablations, evaluation, lineage, paid, pool, samples, training
+from data.report import ablations, chart, evaluation, lineage, paid, pool, samples, training
+from data.report import parts as report_parts
 from data.report.parts import Cell, Section, Table, number
 from data.report.source import LENGTH, Source
 
@@ -115,7 +118,7 @@ def test_tokens_are_coloured_by_their_advantage_and_by_the_teachers_surprise(hos
     letter = next(i for i, piece in enumerate(row.pieces) if piece.text == "ó")
     first = sum(len(piece.text.encode()) for piece in row.pieces[:letter])
     nats = 0.1 * (first % 60) + 0.1 * ((first + 1) % 60)  # a letter of two bytes is two tokens
-    assert row.pieces[letter].title.endswith(f"{nats:.2f} nats")
+    assert row.pieces[letter].title.endswith(f", {nats:.2f} nats")
     advantage = dict(row.figures)["advantage"]
     own = {piece.title.split(",")[0] for piece in row.pieces}
     assert len(own) == 1 and own != {f"advantage {advantage:.3g}"}  # alike in this sample, and off its group's mean
@@ -161,6 +164,12 @@ def test_a_run_that_still_trains_is_read_from_its_folder(lake: Lake, tmp_path: P
     source = Source(lake, tmp_path)
     assert source.curves["loss"]["living"] == [(1, 3.5), (2, 2.5)] and "foreign" not in source.curves["loss"]
     assert [run.status for run in source.runs] == ["finished", "running"]
+
+
+@pytest.mark.parametrize("module", [ablations, chart, report_parts, samples])
+def test_the_examples_of_the_docstrings_hold(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted > 0 and found.failed == 0
 
 
 def test_null_is_never_zero() -> None:
