@@ -186,6 +186,18 @@ def export(
         typer.echo(f"{name}: " + ("no data yet" if count is None else f"{count} rows"))
 
 
+@app.command()
+def card(
+    lake: LakeOption = DEFAULT_LAKE,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a README.md of another hand.")] = False,
+) -> None:
+    """Write README.md into the lake: it is then a data set that `datasets` loads by table, and a hub shows."""
+    from data.card import write
+    from data.lake import Lake
+
+    typer.echo(f"card: {write(Lake.open(lake, must_exist=True), replace=replace)}")
+
+
 LabelOption = Annotated[
     list[str] | None,
     typer.Option("--label", help="Only slices of this label, and what they were made from; repeatable."),

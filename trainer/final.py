@@ -15,7 +15,7 @@ from typing import Any
 from data.fingerprint import TOKENIZER_FILES, chat_template, identity
 from data.lake import Lake
 from trainer import checkpoint
-from trainer.adapter import adapted
+from trainer.card import adapter_alone, card
 from trainer.ema import replaced
 from trainer.journal import publish, publish_cost
 from trainer.sources import Start
@@ -47,9 +47,7 @@ def finish(training: Training, record: Mapping[str, Any]) -> None:
             checkpoint.save_weights(training.policy, temporary, weights, start.settings.path)
         keep_tokenizer(start, temporary)
         (temporary / "README.md").write_text(card(training, done), encoding="utf-8")
-    if lora.merge or not adapted(
-        training.policy.model
-    ):  # an adapter alone is no model that the factory can sample from
+    if not adapter_alone(training):  # that is no model that the factory can sample from
         model = replace(recipe.student, path=f"run:{run.name}", revision=None, gguf_file=None, initial="pretrained")
         done["model_id"] = identity(model, recipe.runs)["model_id"]
     lake = Lake.open(recipe.lake)
@@ -103,34 +101,3 @@ def summary(training: Training, record: Mapping[str, Any]) -> str:
         f"weights in {training.run.folder / 'final'}",
     ]
     return ", ".join(parts)
-
-
-def card(training: Training, record: Mapping[str, Any]) -> str:
-    """The model card: where the weights come from, so that anyone can ask the lake."""
-    slices = "\n".join(f"- `{path}`" for path in record["slices"]) or "- none"
-    figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(training.latest.items()))
-    sql = f"\n## Reward, as SQL\n\n```sql\n{record['reward_sql']}\n```\n" if record["reward_sql"] else ""
-    settings = json.dumps(record["configuration"], indent=1, ensure_ascii=False, sort_keys=True)
-    reason = f", {record['reason']}" if record["reason"] else ""
-    cost = f"{training.tokens:,} tokens, {training.seconds:.1f} seconds on {training.policy.device.type}"
-    return f"""# {training.run.name}
-
-Trained by `python -m trainer recipe={record["recipe"]}` from `{training.reading.start.settings.path}`
-(model id `{record["policy"]}`): {record["status"]}{reason}. {training.step} steps, {cost}. No teacher was loaded.
-
-## Slices of the lake that it was trained from
-
-{slices}
-{sql}
-## Last step
-
-| metric | value |
-|---|---|
-{figures}
-
-## Configuration
-
-```json
-{settings}
-```
-"""

@@ -136,6 +136,7 @@ def lake_of(recipe: TrainerRecipe) -> Lake:
             "text": f"document {i}",
             "token_ids": random.integers(5, 290, 3 + i).tolist(),
             "bytes": 10,
+            "licence": "CC0-1.0" if i % 2 else "CC-BY-4.0",
             "split": "held_out" if i == 7 else "train",
         }
         for i in range(8)

@@ -145,6 +145,33 @@ def test_the_final_folder_loads_in_transformers_and_keeps_the_tokens_fingerprint
     assert made.lake.slices("samples")[0].path in card and "SELECT" in card
 
 
+def test_the_card_has_the_front_matter_of_hubs_the_last_probe_and_how_it_was_trained(made: Any) -> None:
+    import huggingface_hub
+
+    train(made.with_(run="carded", **HYBRID, **{**PROBE, "probe__every": 4}))
+    loaded = huggingface_hub.ModelCard.load(folder(made, "carded") / "final" / "README.md")
+    assert (loaded.data.library_name, loaded.data.base_model, loaded.data.tags) == ("transformers", None, ["grpo-kd"])
+    (last,) = [row for row in metrics(made, "carded") if row["step"] == 6]
+    probe = loaded.text.partition("## Last probe")[2].partition("## Last step")[0]
+    assert "At step 6" in probe and f"| probe/exact | {last['probe/exact']:.6g} |" in probe and "lr" not in probe
+    how = loaded.text.partition("## How it was trained")[2].partition("##")[0]
+    assert "1 · seq_tis" in how and "bc 0.5, pt 0.2" in how and "all weights" in how and "`points`" in how
+    assert "Licences of their prompts and documents: CC-BY-4.0, CC0-1.0." in loaded.text
+
+
+def test_the_card_names_a_base_model_only_where_it_is_a_hubs(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer.card import front_matter
+
+    kept: list[Any] = []
+    monkeypatch.setattr(loop, "finish", lambda training, record: kept.append(training))
+    train(made.with_(run="kept", **HYBRID))
+    start = kept[0].reading.start
+    assert "base_model" not in front_matter(kept[0])
+    settings = dataclasses.replace(start.settings, path="owner/name-1.5")
+    kept[0].reading.start = dataclasses.replace(start, settings=settings)
+    assert "base_model: owner/name-1.5\nbase_model_relation: finetune\n" in front_matter(kept[0])
+
+
 def test_the_average_of_the_weights_is_what_is_saved(made: Any) -> None:
     train(made.with_(run="plain", **{**HYBRID, "optimiser__ema": None, "steps": 1}))
     train(made.with_(run="average", **{**HYBRID, "optimiser__ema": 0.75, "steps": 1}))
