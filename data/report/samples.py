@@ -7,7 +7,6 @@ sample's text, a sample is coloured whole. Writes nothing."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,19 +15,15 @@ import numpy as np
 from data.human.page import visible
 from data.inspection import Judged, PoolSamples, rows_at
 from data.keys import hex_id
-from data.manifest import Slice
+from data.report.colours import shade, surprise_shade
 from data.report.parts import Piece, Sample, Samples, Section
 from data.report.source import Source, policy_of
-from data.report.tokens import pieces_of, tokenizer_of
+from data.report.tokens import pieces_of, teacher_scores, token_rewards, tokenizer_of
 
-ENDS, BETWEEN, OPEN = (
-    30,
-    40,
-    6,
-)  # best and worst each; others, evenly by rank; open before anybody searches, at each end
+ENDS, BETWEEN = 30, 40  # best and worst each; others, evenly by rank
+OPEN = 6  # of each end, before anybody searches
 LONGEST = 1500  # characters of a text or prompt
 TOKENS = 15_000  # coloured one by one on the whole page, so that it stays small
-SURPRISE = (0.1, 0.5, 1.0, 2.0, 4.0)  # nats: bounds of the five shades
 
 
 def section(source: Source) -> Section | str:
@@ -97,7 +92,7 @@ class _Told:
         scores = rows_at(source.lake, slice_, ordinals, ["logprobs", "total"]) if slice_ else None
         tokenizer = tokenizer_of(source, policy_of(pool))
         name = source.model_name(slice_.models.get("scorer")) if slice_ else None
-        label, values = _token_rewards(source, judged, ordinals)
+        label, values = token_rewards(source, judged, ordinals)
         whole = "Samples are coloured whole: the policy's tokenizer is not at hand (--runs)."
         notes = ["Point at a token for its figures." if tokenizer else whole]
         if label:
@@ -171,65 +166,6 @@ class _Told:
             classes.append(surprise_shade(nats))
             said.append("not aligned" if nats is None else f"{nats:.2f} nats")
         return Piece(visible(text) or "∎", " ".join(classes), ", ".join(said))
-
-
-def teacher_scores(source: Source, judged: Judged) -> Slice | None:
-    """The newest scores of exactly these samples by another model than the policy; the pool's own teacher comes first."""
-    policy, samples = policy_of(judged.pool), judged.pool.samples
-    found = [
-        s for s in source.lake.slices("scores")
-        if samples.path in s.parents and s.models.get("scorer") not in (None, policy) and len(s.shards) == len(samples.shards)
-    ]  # fmt: skip
-    return max(found, key=lambda s: (s.label == f"{judged.label}-teacher", s.created), default=None)
-
-
-def _token_rewards(source: Source, judged: Judged, ordinals: np.ndarray) -> tuple[str | None, list[np.ndarray | None]]:
-    """The first component with values by token, and v_t minus the mean of the group's v for each sample (MATH §3)."""
-    ends = np.append(judged.starts[1:], len(judged.values))
-    groups = np.searchsorted(judged.starts, ordinals, "right") - 1
-    members = np.unique(np.concatenate([np.arange(judged.starts[g], ends[g]) for g in groups]))
-    for label, slice_ in sorted(judged.pool.rewards.items()):
-        if not any(row["values"] for row in rows_at(source.lake, slice_, ordinals, ["values"])):
-            continue
-        rows = rows_at(source.lake, slice_, members, ["values"])
-        held = {m: _array(row["values"]) for m, row in zip(members.tolist(), rows, strict=True)}
-        spans = zip(ordinals.tolist(), judged.starts[groups].tolist(), ends[groups].tolist(), strict=True)
-        return label, [centred([held[m] for m in range(first, end)], at - first) for at, first, end in spans]
-    return None, [None] * len(ordinals)
-
-
-def centred(group: Sequence[np.ndarray | None], place: int) -> np.ndarray | None:
-    """v_t − v̄ of one sample of a group; v̄ is the mean over all tokens of the group that have a value. NaN: it has none.
-
-    >>> centred([np.array([1.0, 3.0]), None, np.array([2.0, np.nan])], 0)
-    array([-1.,  1.])
-    """
-    values = group[place]
-    held = [row[~np.isnan(row)] for row in group if row is not None]
-    return None if values is None else values - np.concatenate(held).mean() if any(len(row) for row in held) else None
-
-
-def _array(values: Sequence[float | None] | None) -> np.ndarray | None:
-    return np.array([math.nan if v is None else v for v in values]) if values else None
-
-
-def shade(advantage: float, scale: float) -> str:
-    """Class of an advantage: n4 … n1 below 0, z, p1 … p4 above.
-
-    >>> [shade(a, 2.0) for a in (-9, -0.1, 0, 1, 2)]
-    ['n4', 'n1', 'z', 'p2', 'p4']
-    """
-    level = min(4, math.ceil(4 * abs(advantage) / scale)) if advantage and scale else 0
-    return "z" if not level else f"{'p' if advantage > 0 else 'n'}{level}"
-
-
-def surprise_shade(nats: float | None) -> str:
-    """Class of a surprise: s0 … s5, or u for what is not known.
-
-    >>> [surprise_shade(x) for x in (None, 0.05, 0.7, 12)]
-    ['u', 's0', 's2', 's5']
-    """
-    return "u" if nats is None or math.isnan(nats) else f"s{sum(nats >= bound for bound in SURPRISE)}"
 
 
 def _mean(values: np.ndarray) -> float:

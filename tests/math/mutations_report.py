@@ -15,9 +15,16 @@ SCALE = named(CHARTS, "test_an_interval_is_a_share_of_the_scale")
 GAPS = named(CHARTS, "test_curves_rise_where_values_rise_and_gaps_are_left_out")
 END = named(CHARTS, "test_a_long_curve_keeps_its_mean_and_its_end")
 
+PIECES = "data/report/tokens.py"
 SAMPLES, TRAINING, CHART = "data/report/samples.py", "data/report/training.py", "data/report/chart.py"
 MUTATIONS: list[Mutation] = [
-    Mutation(SAMPLES, "values - np.concatenate(held).mean()", "values", "report: token rewards off no mean", TOKENS),
+    Mutation(
+        "data/report/tokens.py",
+        "values - np.concatenate(held).mean()",
+        "values",
+        "report: token rewards off no mean",
+        TOKENS,
+    ),
     Mutation(
         SAMPLES, "math.nan if p is None else -p", "math.nan if p is None else p", "report: surprise is log p", TOKENS
     ),
@@ -25,7 +32,11 @@ MUTATIONS: list[Mutation] = [
         SAMPLES, "float(np.nansum(held))", "float(np.nanmean(held))", "report: a letter's surprise halved", TOKENS
     ),
     Mutation(
-        SAMPLES, "'p' if advantage > 0 else 'n'", "'p' if advantage < 0 else 'n'", "report: shades turned", SHADES
+        "data/report/colours.py",
+        "'p' if advantage > 0 else 'n'",
+        "'p' if advantage < 0 else 'n'",
+        "report: shades turned",
+        SHADES,
     ),
     Mutation(TRAINING, "np.mean(held[-LAST:])", "np.mean(held)", "report: drift of all steps", DRIFT),
     Mutation("data/report/paid.py", 'row["stage"] == "training")', "training)", "report: a stage counted twice", COSTS),

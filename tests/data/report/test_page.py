@@ -59,6 +59,13 @@ def test_an_empty_lake_gets_a_sentence_a_section(empty_lake: Lake, tmp_path: Pat
     assert len(said) == len(SECTIONS) and all(text.count(".") == 1 and text.endswith(".") for text in said)
 
 
+def test_a_lake_on_object_storage_is_told_the_same(
+    s3: str, make_lake: Callable[[Lake], Lake], lake: Lake, tmp_path: Path
+) -> None:
+    pages = [Read(build(Source(where, tmp_path, "demo"))) for where in (make_lake(Lake.open(s3)), lake)]
+    assert pages[0].ids == pages[1].ids and pages[0].tags == pages[1].tags
+
+
 def test_what_models_and_users_wrote_stays_text(hostile: Source) -> None:
     page = Read(build(hostile))
     assert (page.tags.count("script"), page.tags.count("style"), page.tags.count("img"), page.tags.count("b")) == (

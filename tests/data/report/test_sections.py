@@ -12,7 +12,7 @@ import pytest
 
 from data import Lake, Refusal
 from data.inspection import inspect
-from data.report import ablations, chart, evaluation, lineage, paid, pool, samples, training
+from data.report import ablations, chart, colours, evaluation, lineage, paid, pool, samples, tokens, training
 from data.report import parts as report_parts
 from data.report.parts import Cell, Section, Table, number
 from data.report.source import LENGTH, Source
@@ -166,7 +166,7 @@ def test_a_run_that_still_trains_is_read_from_its_folder(lake: Lake, tmp_path: P
     assert [run.status for run in source.runs] == ["finished", "running"]
 
 
-@pytest.mark.parametrize("module", [ablations, chart, report_parts, samples])
+@pytest.mark.parametrize("module", [ablations, chart, colours, report_parts, samples, tokens])
 def test_the_examples_of_the_docstrings_hold(module: ModuleType) -> None:
     found = doctest.testmod(module)
     assert found.attempted > 0 and found.failed == 0
