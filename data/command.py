@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data.config import Recipe
 from data.refusal import Refusal, nearest
@@ -202,6 +202,20 @@ class Command:
             ],
         ]
         return "\n\n".join("\n".join(part) for part in parts)
+
+
+Kind = TypeVar("Kind", bound=Recipe)
+
+
+def composed(section: str, kind: type[Kind], words: Sequence[str]) -> Kind:
+    """A recipe as the command of that section composes it from these words, for those who call it from Python."""
+    kept: list[Kind] = []
+    argv = sys.argv
+    try:
+        Command(section, kind, kept.append, "", ()).run(words)
+    finally:
+        sys.argv = argv
+    return kept[0]
 
 
 def in_mapping(cls: type, path: Sequence[str]) -> bool:

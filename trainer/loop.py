@@ -35,15 +35,15 @@ from trainer.step import run_step
 from trainer.trackers import Tracked, check, new_id, tracking, without_secrets
 
 
-def train(recipe: TrainerRecipe) -> None:
-    """Train one run, or find it finished. The body of `python -m trainer`."""
+def train(recipe: TrainerRecipe) -> Run:
+    """Train one run, or find it finished; the run by its folder. The body of `python -m trainer`."""
     here = world()
     torch.manual_seed(recipe.seed)
     # together: the first process makes no folder before the others have looked, and a refusal of one ends all
     reading, hash_, run, how = here.together(lambda: _claimed(recipe))
     if how == "found":
         here.say(f"found run {run.name} of this configuration: nothing to train")
-        return
+        return run
     training, cursors = here.together(lambda: prepare(recipe, reading, run, here, resumed=how == "resumed"))
     for note in reading.notes if how == "new" else []:
         here.say(note)
@@ -69,6 +69,7 @@ def train(recipe: TrainerRecipe) -> None:
     del training
     gc.collect()
     torch.cuda.empty_cache()  # the next job of a sweep loads its own model
+    return run
 
 
 def _claimed(recipe: TrainerRecipe) -> tuple[Reading, str, Run, str]:

@@ -28,11 +28,11 @@ SOFT_ABILITIES = {"sampled": {"sampled"}, "top_k": {"top_k"}, "student_m": {"top
 WITHOUT = {"samples": "sampling.alpha=0", "soft_targets": "leave soft_targets out of stages"}
 
 
-def run(recipe: FactoryRecipe) -> None:
-    """Run the recipe's stages over its lake, or print their estimate."""
+def run(recipe: FactoryRecipe) -> Lake:
+    """Run the recipe's stages over its lake, or print their estimate; the lake."""
     if recipe.factory.estimate:
         _estimate(recipe)
-        return
+        return Lake.open(recipe.lake)
     check(recipe)
     go_offline(recipe)
     context = Context(recipe, Lake.open(recipe.lake))
@@ -43,6 +43,7 @@ def run(recipe: FactoryRecipe) -> None:
             importlib.import_module(MODULES[name]).run(context)
     finally:
         context.close()
+    return context.lake
 
 
 def _estimate(recipe: FactoryRecipe) -> None:
