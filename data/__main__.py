@@ -1,7 +1,8 @@
 """`python -m data`: ask the tables, look at a reward, check the lake, take a copy of it.
 
-Reads the lake. Writes only what `export`, `push`, `pull`, `gc`, `card`, `pairs`, `ratings`, `report` and `sql --out` are asked
-to. A mistake its user can repair is one sentence on stderr with the next command, and exit code 2; `--debug` shows the traceback."""
+Reads the lake. Writes only what `export`, `push`, `pull`, `gc`, `card`, `pairs`, `ratings`, `report` and `sql --out` are
+asked to. A mistake its user can repair is one sentence on stderr with the next command, and exit code 2; `--debug` shows
+the traceback."""
 
 from __future__ import annotations
 
