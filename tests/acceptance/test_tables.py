@@ -11,6 +11,23 @@ from typing import Any
 import pytest
 
 FIVE = "SELECT * FROM reward_table LIMIT 5"
+UNJUDGED = {"win_rates", "rater_agreement"}  # nobody judges the demo's answers
+
+
+def without_data(lake: Any) -> set[str]:
+    """Views that the demo's lake has nothing for; `differences` until one of its tests evaluates."""
+    from data.refusal import Refusal
+    from data.views import VIEWS
+
+    found = set()
+    for name in VIEWS:
+        try:
+            lake.sql(f"SELECT 1 FROM {name} LIMIT 0")
+        except Refusal as refusal:
+            assert "has no data yet" in str(refusal)
+            found.add(name)
+    assert UNJUDGED <= found <= UNJUDGED | {"differences"}
+    return found
 
 
 def test_every_format_shows_the_same_five_rows(demo: Any, tmp_path: Path) -> None:
@@ -39,11 +56,14 @@ def test_every_table_and_view_is_listed_and_described(demo: Any, capsys: pytest.
     from data.views import VIEWS
 
     assert set(TABLES) | set(VIEWS) <= set(demo.data("tables").split())
+    empty = without_data(Lake.open(demo.lake))
     for name in (*TABLES, *VIEWS):
         with pytest.raises(SystemExit) as ended:
             main(["describe", name, "--lake", str(demo.lake)])
         described = capsys.readouterr().out
         assert not ended.value.code and name in described
+        if name in empty:
+            continue
         columns = set(Lake.open(demo.lake).sql(f"SELECT * FROM {name} LIMIT 0").column_names)
         shown = {line.split()[0] for line in described.splitlines() if line.strip()}
         missing = {
@@ -92,6 +112,7 @@ def test_export_holds_the_same_tables(demo: Any, tmp_path: Path) -> None:
     lake = Lake.open(demo.lake)
     said = dict(line.split(": ") for line in demo.data("export", str(tmp_path / "lake.duckdb")).splitlines())
     assert set(said) == {*TABLES, *VIEWS}
+    assert {said.pop(name) for name in without_data(lake)} == {"no data yet"}
     with duckdb.connect(str(tmp_path / "lake.duckdb"), read_only=True) as con:
         for name, rows in said.items():
             ((count,),) = con.sql(f"SELECT count(*) FROM {name}").fetchall()
