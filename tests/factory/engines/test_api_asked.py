@@ -97,7 +97,7 @@ def test_a_judge_scores_by_its_rubric_and_nobody_pays_twice(judged, server, tmp_
     assert len(asked) == len(set(asked)) == bill(lake, "rewards")["answers"] + bill(lake, "evaluate")["answers"]
 
     again = judged("rewards,evaluate")
-    assert again.count("found, nothing to do") == 3 and server.asked() == asked
+    assert again.count("found, nothing to do") == 4 and server.asked() == asked
     for slice_ in (
         task,
         *lake.slices("rewards"),
