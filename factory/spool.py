@@ -5,7 +5,7 @@ record."""
 
 from __future__ import annotations
 
-import pickle
+import json
 import tempfile
 from array import array
 from collections.abc import Iterator
@@ -33,8 +33,8 @@ class Spool:
             self._file.close()
 
     def add(self, shard: int, record: Any) -> None:
-        """Put a record behind the others of its shard. Raises Refusal where the disk is full."""
-        content = pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL)
+        """Put a record that JSON can hold behind the others of its shard. Raises Refusal where the disk is full."""
+        content = json.dumps(record).encode()
         try:
             self._file.write(content)
         except OSError as error:
@@ -47,7 +47,7 @@ class Spool:
         order, shards = self._order
         for number in order[slice(*np.searchsorted(shards, [shard, shard + 1]))].tolist():
             self._file.seek(self._starts[number])
-            yield pickle.loads(self._file.read(self._starts[number + 1] - self._starts[number]))
+            yield json.loads(self._file.read(self._starts[number + 1] - self._starts[number]))
 
     @cached_property
     def _file(self) -> IO[bytes]:

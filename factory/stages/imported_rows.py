@@ -59,7 +59,7 @@ class Completions:
         """prompt_id → its completions, prompts in the shard's order, completions in the source's."""
         found: dict[int, list[Imported]] = {}
         for prompt, rows in self.spool.read(index):
-            found.setdefault(prompt, []).extend(rows)
+            found.setdefault(prompt, []).extend(Imported(**row) for row in rows)
         order = self.context.lake.read_shard(self.prompts, index, ["prompt_id"]).column(0).to_pylist()
         return {prompt: found[prompt] for prompt in order if prompt in found}
 
@@ -90,7 +90,7 @@ def _fill(found: Completions, name: str, source: ImportSource) -> None:
         left_out[beyond] += len(completions) - len(kept)
         if kept:
             found.per_prompt[prompt] += len(kept)
-            found.spool.add(shard, (prompt, kept))
+            found.spool.add(shard, (prompt, [vars(row) for row in kept]))
     if not found.rows:
         raise Refusal(
             f"imports.{name}: none of the prompts in {source.path} is a train prompt of {prompts.path}",
