@@ -67,7 +67,7 @@ def start(tmp_path: Path, tiny_model: Callable[..., str]) -> Callable[[str, str]
     ]
     texts = [{"text": f"the boat number {i} sails home"} for i in range(40)]
     pool = [
-        {"messages": row["messages"], "token_ids": ids, "logprobs": [-1.5] * len(ids), "told": len(ids) / 8}
+        row | {"completion": f"svar {ids[0]}", "token_ids": ids, "logprobs": [-1.5] * len(ids), "told": len(ids) / 8}
         for number, row in enumerate(rows)
         for ids in ([40 + number + j + k for k in range(1 + (number + j) % 7)] for j in range(4))
         if row["split"] == "train"
