@@ -5,7 +5,7 @@ whose source it may not have, are those of the newest slice with the recipe's ow
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -183,7 +183,7 @@ def _is_own(lake: Lake, recipe: Recipe, name: str, slice_: Slice, parent: str) -
     if recipe.teacher is None or table != "answers":
         return True
     answers = find_answers(lake, recipe, lake.slice(slice_.parent("prompts")))
-    return answers is not None and answers.path == parent
+    return answers is not None and answers.holds_the_same(lake.slice(parent))
 
 
 def _is_own_score(lake: Lake, recipe: Recipe, scorer: str, slice_: Slice, scores: Slice) -> bool:
@@ -211,8 +211,8 @@ def find_answers(lake: Lake, recipe: Recipe, prompts: Slice, before: str | None 
 def find_own_answers(lake: Lake, recipe: Recipe, prompts: Slice) -> Slice | None:
     """The answers to exactly these prompts that the recipe imports or asks its teacher for; None where there are none.
 
-    A sweep over seeds shares one teacher's answers: the recipe's own seed is preferred, not asked for. Refuses two imports of
-    answers in one recipe."""
+    A sweep over seeds shares one teacher's answers: the recipe's own seed is preferred, not asked for, and so is its own label:
+    what hangs on the same answers of another recipe need not be there yet. Refuses two imports of answers in one recipe."""
     there = [s for s in lake.slices("answers") if s.parents[0] == prompts.path]
     imported = [s for s in there if s.models.get("teacher") == "imported"]
     section = {} if recipe.factory is None else _section(recipe.factory)
@@ -224,12 +224,17 @@ def find_own_answers(lake: Lake, recipe: Recipe, prompts: Slice) -> Slice | None
             "put their rows into one file: a prompt may have several answers",
         )
     if recipe.teacher is None or imports:
-        return imported[-1] if imported else None
+        return _own_label(recipe, imported)
     teacher, sampling = find_model(lake, recipe.teacher), asdict(recipe.answers)
     asked = [s for s in there if s.models.get("teacher") == teacher and s.settings.get("sampling") == sampling]
     own = [s for s in asked if s.settings["seed"] == recipe.seed]
-    found = own or asked or (imported if not section else [])
-    return found[-1] if found else None
+    return _own_label(recipe, own or asked or (imported if not section else []))
+
+
+def _own_label(recipe: Recipe, found: Sequence[Slice]) -> Slice | None:
+    """The newest of those that carry the recipe's name, else of all."""
+    labelled = [s for s in found if s.label == recipe.name]
+    return (labelled or found)[-1] if found else None
 
 
 def find_answer_tokens(lake: Lake, recipe: Recipe, answers: Slice, prompts: Slice, student: Mapping[str, Any]) -> Slice:

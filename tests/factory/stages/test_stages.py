@@ -9,6 +9,7 @@ import pytest
 
 from data.config import ModelSettings, Sampling
 from data.fingerprint import identity
+from data.pool import find_answers, find_pool, find_rewards
 from data.refusal import Refusal
 from data.verify import verify
 from factory.config import ImportSource
@@ -26,6 +27,22 @@ def test_a_second_run_finds_everything(recipe, make, hashes, capsys):
     assert lines and all(line.endswith("found, nothing to do") for line in lines)
     assert hashes(lake) == before
     assert sorted((lake.root / "costs" / "journal").iterdir()) == costs  # nothing worked, so nothing is booked
+
+
+@pytest.mark.parametrize("stages", ["answers", PATH])
+def test_a_recipe_that_asks_the_same_hides_nothing_of_the_first(recipe, change, make, stages):
+    """Both find the first one's pool with its components: equal answers under two names are the same answers."""
+    lake = make(recipe, PATH)
+    samples = newest(lake, "samples")
+    make(change(recipe, name="other"), stages)
+    assert len(lake.slices("answers")) == 2
+    for asked in (recipe, change(recipe, name="other", pool=recipe.name)):
+        pool = find_pool(lake, asked, samples.models["policy"])
+        assert pool.samples.path == samples.path
+        assert all(find_rewards(lake, asked, name, pool.samples).rows == samples.rows for name in recipe.components)
+    answers = find_answers(lake, recipe, pool.prompts)
+    assert answers is not None and answers.label == recipe.name
+    assert all(find_rewards(lake, recipe, name, answers).rows == answers.rows for name in recipe.components)
 
 
 def test_every_call_that_worked_books_its_tokens(recipe, make):
