@@ -48,6 +48,13 @@ MUTATIONS: list[Mutation] = [
         "report: all settings",
         APART,
     ),
+    Mutation(
+        "data/report/ablations.py",
+        'key.startswith(f"{name}.")), len',
+        "False), len",
+        "report: a setting's place among all",
+        named(SECTIONS, "test_an_average_makes_no_setting_differ_and_stands_apart"),
+    ),
     Mutation(CHART, "(x - begin) * scale", "x * scale", "report: an interval from 0", SCALE),
     Mutation(CHART, "HEIGHT - BELOW - (value", "ABOVE + (value", "report: curves upside down", GAPS),
     Mutation(CHART, "points[-1]]", "points[0]]", "report: a curve's last point", END),

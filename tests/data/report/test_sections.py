@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import doctest
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from data import Lake, Refusal
@@ -144,6 +146,26 @@ def test_runs_stand_side_by_side_by_what_differs(hostile: Source) -> None:
     (table,) = parts(ablations.section(hostile), "table")
     assert [(row["run"], row["trainer.optimiser.lr"]) for row in by_name(table)] == [("first", 0.1), ("second", 0.2)]
     assert list(table.names) == ["run", "trainer.optimiser.lr", "<script>window.ran = 1</script> · exact"]
+
+
+def test_an_average_makes_no_setting_differ_and_stands_apart(empty_lake: Lake, tmp_path: Path) -> None:
+    def trained(seed: int, reward: str) -> dict[str, Any]:
+        trainer = {"batch": {"size": 4}, "steps": 20, "losses": {"kl": 0.1 * seed}, "objective": "grpo"}
+        return {"aside": seed, "trainer": trainer, "seed": seed, "reward": reward}
+
+    average = {"kind": "slerp", "a": "run:one", "b": "run:two", "models": [], "weights": [], "t": 0.5, "run": "between"}
+    made = {"average": average | {"lake": "l", "runs": "r", "start": None}, "policy": "student"}
+    configurations = {"one": trained(1, "chrf"), "two": trained(2, "length"), "between": made}
+    for day, (name, configuration) in enumerate(configurations.items()):
+        row = {
+            "run": name, "recipe": "demo", "status": "finished", "configuration": json.dumps(configuration),
+            "configuration_hash": name, "slices": "[]", "created_at": datetime(2026, 1, 1 + day, tzinfo=UTC),
+        }  # fmt: skip
+        empty_lake.append("runs", pa.Table.from_pylist([row]), name)
+    side, apart = parts(ablations.section(Source(empty_lake, tmp_path)), "table")
+    assert list(side.names) == ["run", "reward", "trainer.losses.kl", "seed", "aside"]  # what matters stands first
+    assert [row[:2] for row in side.rows] == [["one", "chrf"], ["two", "length"]]
+    assert by_name(apart) == [{"run": "between", "kind": "slerp", "a": "run:one", "b": "run:two", "t": 0.5}]
 
 
 def test_lineage_names_parents_before_what_was_made_of_them(hostile: Source) -> None:
