@@ -300,6 +300,8 @@ def test_every_recipe_is_run_by_a_test() -> None:
         "mistral_fa",
         "gdpo",
         "ablation",
+        "evidence",
+        "evidence_wrong",
     }  # in tests of their own
     assert {path.stem for path in (CONF / "recipe").glob("*.yaml")} == named | {name.split()[0] for name in PAIRS}
 

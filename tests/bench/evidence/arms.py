@@ -1,0 +1,174 @@
+"""Every way to learn from one pool, over several worlds: the first tables of docs/evidence.md.
+
+    python tests/bench/evidence/arms.py [--seeds 1,2,3] [--write]
+
+On the tuning world each arm is tried at three learning rates, the replaying ones with both ways of adding tokens up; the best by
+exact match on held-out questions is taken to all other worlds. No arm has more tries than the six that this makes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from page import put, table
+from seeds import difference, interval
+from worlds import LANES, TUNING, World, evaluated, made, side_by_side
+
+from trainer.objectives import OBJECTIVES
+
+RATES = ("0.001", "0.002", "0.004")
+SUMS = ("token", "null")  # the demo's, and each objective's own
+CORPUS = ("0.1", "0")  # λ of L_PT
+COPYING = {
+    "bc_raw": "BC on raw answers",
+    "bc_unfiltered": "BC on best-of-N, no filter",
+    "bc_best": "BC on filtered best-of-N",
+}
+HYBRIDS = ("seq_tis", "grpo", "topr")
+BASE = "bc_best"
+Figures = dict[str, dict[str, float]]  # policy → exact, language, bits
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to learn; `objective` where it replays."""
+
+    kind: str
+    objective: str = ""
+
+    @property
+    def name(self) -> str:
+        """As it stands in the table."""
+        if self.kind in COPYING:
+            return COPYING[self.kind]
+        return f"hybrid, `{self.objective}`" if self.kind == "hybrid" else f"replay, `{self.objective}`"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is tuned."""
+
+    rate: str
+    sums: str = "token"
+
+
+ARMS = [
+    *(Arm(kind) for kind in COPYING),
+    *(Arm("replay", name) for name in OBJECTIVES),
+    *(Arm("hybrid", name) for name in HYBRIDS),
+]
+
+
+def run_name(arm: Arm, choice: Choice, corpus: str) -> str:
+    """What conf/arm calls the run."""
+    sums = "None" if choice.sums == "null" else choice.sums
+    middle = f"-{arm.objective}-{sums}" if arm.objective else ""
+    return f"{arm.kind}{middle}-pt{corpus}-lr{choice.rate}"
+
+
+def choices(arm: Arm) -> list[Choice]:
+    """Every try of an arm."""
+    return [Choice(rate, sums) for rate, sums in product(RATES, SUMS if arm.objective else ("token",))]
+
+
+def train(world: World, asked: Iterable[tuple[Arm, Choice, str]]) -> None:
+    """All that is asked for and not yet there, by as few sweeps as hold nothing else: a process a kind and a choice."""
+    there, sweeps = world.trained(), defaultdict[tuple[str, Choice, str], list[str]](list)
+    for arm, choice, corpus in asked:
+        if run_name(arm, choice, corpus) not in there:
+            sweeps[arm.kind, choice, corpus].append(arm.objective)
+    for (kind, choice, corpus), objectives in sweeps.items():
+        words = [f"arm={kind}", f"optimiser.lr={choice.rate}", f"losses.pt={corpus}"]
+        if objectives[0]:
+            words += [f"losses.aggregation={choice.sums}", f"objective={','.join(objectives)}"]
+        world.trainer("-m", "recipe=evidence", *words)
+
+
+def tuned(world: World) -> tuple[dict[Arm, Choice], Figures]:
+    """The best choice of each arm on the tuning world, and all figures. The first of equals, the demo's own rate before others."""
+    asked = [(arm, choice, CORPUS[0]) for arm in ARMS for choice in choices(arm)]
+    with ThreadPoolExecutor(LANES) as lanes:
+        list(lanes.map(lambda part: train(world, part), [asked[i::LANES] for i in range(LANES)]))
+    names = {(arm, choice): run_name(arm, choice, corpus) for arm, choice, corpus in asked}
+    figures = evaluated(world, names.values())
+
+    def rank(arm: Arm, choice: Choice) -> tuple[float, bool]:
+        return figures[names[arm, choice]]["exact"], choice == Choice("0.002")
+
+    return {arm: max(choices(arm), key=lambda choice: rank(arm, choice)) for arm in ARMS}, figures
+
+
+def measured(world: World, chosen: dict[Arm, Choice]) -> Figures:
+    """Every arm with and without L_PT in one world."""
+    asked = [(arm, choice, corpus) for corpus in CORPUS for arm, choice in chosen.items()]
+    train(world, asked)
+    return evaluated(world, [run_name(*one) for one in asked])
+
+
+def main_table(chosen: dict[Arm, Choice], worlds: Sequence[Figures]) -> str:
+    """With L_PT: exact match, its difference from BC on filtered best-of-N in the same world, language, bits a byte."""
+
+    def row(name: str, policy: str, rate: str) -> list[str]:
+        values = {key: [figures[policy][key] for figures in worlds] for key in ("exact", "language", "bits")}
+        base = [figures[run_name(Arm(BASE), chosen[Arm(BASE)], CORPUS[0])]["exact"] for figures in worlds]
+        apart = "" if policy == "student" else difference(values["exact"], base).signed
+        return [name, rate, *(str(interval(values[k])) for k in ("exact", "language", "bits")), apart]
+
+    start = next(name for name in worlds[0] if name in ("student", "demo-student"))
+    rows = [row("initial student", start, "")]
+    arms = [(row(arm.name, run_name(arm, c, CORPUS[0]), told(arm, c)), arm, c) for arm, c in chosen.items()]
+    arms.sort(key=lambda one: -interval([w[run_name(one[1], one[2], CORPUS[0])]["exact"] for w in worlds]).mean)
+    head = ["arm", "rate, sum", "exact match", "language", "bits a byte", "exact match − BC on filtered best-of-N"]
+    return table(head, [*rows, *(one[0] for one in arms)])
+
+
+def told(arm: Arm, choice: Choice) -> str:
+    """The choice, in the table's words."""
+    return choice.rate if not arm.objective else f"{choice.rate}, {'own' if choice.sums == 'null' else choice.sums}"
+
+
+def corpus_table(chosen: dict[Arm, Choice], worlds: Sequence[Figures]) -> str:
+    """What L_PT changes: each figure with it minus the same arm without, world by world."""
+    rows = []
+    for arm, choice in chosen.items():
+        with_, without = (run_name(arm, choice, corpus) for corpus in CORPUS)
+        parts = [difference([w[with_][k] for w in worlds], [w[without][k] for w in worlds]) for k in KEYS]
+        rows.append([arm.name, *(part.signed for part in parts)])
+    return table(
+        ["arm", *(f"{name}: with L_PT − without" for name in ("exact match", "language", "bits a byte"))], rows
+    )
+
+
+KEYS = ("exact", "language", "bits")
+
+
+def main(words: Sequence[str]) -> int:
+    """Tune, train, evaluate, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", default="11,12,13,14,15,16,17,18,19,20", help="worlds of the tables")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/evidence.md")
+    options = parser.parse_args(words)
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    if TUNING in seeds:
+        parser.error(f"world {TUNING} is the one that rates are chosen on")
+    chosen, _ = tuned(made(TUNING))
+    worlds = side_by_side(seeds, lambda world: measured(world, chosen))
+    tables = {"arms": main_table(chosen, worlds), "corpus": corpus_table(chosen, worlds)}
+    for name, text in tables.items():
+        said = f"{text}\n\nWorlds {', '.join(map(str, seeds))}; rates chosen on world {TUNING}."
+        print(f"\n{said}")
+        if options.write:
+            put(name, said)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

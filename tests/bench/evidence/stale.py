@@ -1,0 +1,165 @@
+"""How long one pool carries a policy, and whether the verdict of `trainer.drift` says so in time: tables of docs/evidence.md.
+
+    python tests/bench/evidence/stale.py [--seeds 11,12] [--write]
+
+Constant rate, so that the runs of one arm are the beginnings of each other: 1, 2, 4 … 1024 updates on one pool, each measured on
+held-out questions and by `trainer.drift` on the pool. *Turned down*: the first number of updates whose exact match lies FALL below
+the best before it. *In time*: the verdict left "replay on" at fewer updates than that."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from page import put, table
+from seeds import interval
+from worlds import World, evaluated, side_by_side
+
+UPDATES = [2**i for i in range(11)]
+FALL = 0.05  # twelve of 240 questions
+ARMS = {
+    "naive": ("arm=replay", "objective=naive"),
+    "grpo": ("arm=replay", "objective=grpo", "losses.aggregation=null"),
+    "seq_tis": ("arm=replay", "objective=seq_tis"),
+    "topr": ("arm=replay", "objective=topr"),
+    "hybrid": ("arm=hybrid", "objective=seq_tis"),
+}
+STEADY = ("optimiser.schedule=constant", "probe.every=null")
+SHOWN = ("token_ess", "sequence_ess", "token_kl", "sequence_k_hat")
+Point = dict[str, float]  # exact, language, replay (1: "replay on"), and the figures of drift
+
+
+def run_name(arm: str, updates: int) -> str:
+    """Of the run with so many updates."""
+    return f"stale-{arm}-{updates}"
+
+
+def measured(world: World) -> dict[str, list[Point]]:
+    """Arm → a point for each of UPDATES."""
+    names = {(arm, n): run_name(arm, n) for arm in ARMS for n in UPDATES}
+    there = world.trained()
+    for arm, words in ARMS.items():
+        if left := [n for n in UPDATES if names[arm, n] not in there]:
+            steps = f"steps={','.join(map(str, left))}"
+            name = f"run={run_name(arm, 0)[:-1]}${{trainer.steps}}"
+            world.trainer("-m", "recipe=evidence", *words, *STEADY, steps, name)
+    figures = evaluated(world, names.values())
+    told = json.loads(world.run(str(Path(__file__).resolve()), "--drift", *names.values()))
+    return {arm: [figures[names[arm, n]] | told[names[arm, n]] for n in UPDATES] for arm in ARMS}
+
+
+def drift(runs: Sequence[str]) -> dict[str, Point]:
+    """Run → figures and verdict of `trainer.drift`, in the folder where this was started."""
+    from trainer.drift.config import DriftSettings
+    from trainer.drift.measure import measure
+
+    found = {}
+    for run in runs:
+        told = measure(DriftSettings(run=run))
+        found[run] = {name: told.figures[name] for name in SHOWN} | {"replay": float(told.verdict.replay)}
+    return found
+
+
+def turned(exact: Sequence[float]) -> int | None:
+    """Place of the first value that lies FALL below the best before it.
+
+    >>> turned([0.1, 0.5, 0.46, 0.44]), turned([0.1, 0.2])
+    (3, None)
+    """
+    return next((i for i in range(1, len(exact)) if exact[i] < max(exact[:i]) - FALL), None)
+
+
+def stopped(points: Sequence[Mapping[str, float]]) -> int | None:
+    """Place of the first point at which the verdict is no longer "replay on"."""
+    return next((i for i, point in enumerate(points) if not point["replay"]), None)
+
+
+def curve_table(worlds: Sequence[dict[str, list[Point]]]) -> str:
+    """Exact match by updates; a row an arm."""
+    rows = []
+    for arm in ARMS:
+        cells = [statistics.fmean(world[arm][i]["exact"] for world in worlds) for i in range(len(UPDATES))]
+        rows.append([f"`{arm}`", *(f"{value:.3f}" for value in cells)])
+    return table(["arm", *map(str, UPDATES)], rows)
+
+
+def verdict_table(worlds: Sequence[dict[str, list[Point]]]) -> str:
+    """When quality turned, when the verdict would have stopped, what stopping costs, and what drift said before the turn."""
+    rows = []
+    for arm in ARMS:
+        turns = [turned([p["exact"] for p in world[arm]]) for world in worlds]
+        stops = [stopped(world[arm]) for world in worlds]
+        both = [(turn, stop) for turn, stop in zip(turns, stops, strict=True) if turn is not None]
+        in_time = sum(stop is not None and stop < turn for turn, stop in both)
+        best = [max(p["exact"] for p in world[arm]) for world in worlds]
+        # stopped at the last point that was still "replay on"; where even the first was not, at the start's first update
+        at = [
+            world[arm][max(0, (len(UPDATES) if stop is None else stop) - 1)]["exact"]
+            for world, stop in zip(worlds, stops, strict=True)
+        ]
+        before = [world[arm][turn - 1] for world, turn in zip(worlds, turns, strict=True) if turn is not None]
+        said = [statistics.median(p[name] for p in before) if before else math.nan for name in SHOWN]
+        rows.append(
+            [
+                f"`{arm}`",
+                f"{len(both)} of {len(worlds)}",
+                f"{in_time} of {len(both)}" if both else "–",
+                spread([UPDATES[i] for i in stops if i is not None]),
+                spread([UPDATES[i] for i in turns if i is not None]),
+                str(interval(at)),
+                str(interval(best)),
+                *("–" if math.isnan(value) else f"{value:.3g}" for value in said),
+            ]
+        )
+    head = [
+        "arm",
+        "turned down",
+        "verdict in time",
+        "verdict at updates",
+        "turned at updates",
+        "exact match where the verdict stops",
+        "best exact match",
+        *(f"{name} before the turn" for name in ("token ESS/n", "sample ESS/n", "KL a token", "k-hat")),
+    ]
+    return table(head, rows)
+
+
+def spread(values: Sequence[int]) -> str:
+    """Median and range.
+
+    >>> spread([4, 8, 8])
+    '8 (4 … 8)'
+    """
+    return f"{statistics.median(values):g} ({min(values)} … {max(values)})" if values else "never"
+
+
+def main(words: Sequence[str]) -> int:
+    """Train, measure, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", default="11,12,13,14,15", help="worlds of the tables")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/evidence.md")
+    parser.add_argument("--drift", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args(words)
+    if options.drift:
+        print(json.dumps(drift(options.drift)))
+        return 0
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    worlds = side_by_side(seeds, measured)
+    tables = {"stale": curve_table(worlds), "verdict": verdict_table(worlds)}
+    for name, text in tables.items():
+        said = f"{text}\n\nWorlds {', '.join(map(str, seeds))}."
+        print(f"\n{said}")
+        if options.write:
+            put(name, said)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
