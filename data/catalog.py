@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT = "4GB"
 TIME_LIMIT = 300.0  # seconds; a question to a table that takes longer is a mistake more often than not
+IDS = "python -m data sql \"SELECT * FROM samples WHERE group_id = '0123456789abcdef'\""
 TABLES_COMMAND = "python -m data tables"
 
 
@@ -159,6 +160,8 @@ def _translated(error: duckdb.Error, con: duckdb.DuckDBPyConnection, files: list
         name = column[1] or column[2]
         known = [row[0] for row in con.execute("SELECT DISTINCT column_name FROM duckdb_columns()").fetchall()]
         return Refusal(f"no column named {name}: {nearest(name, known)}", "python -m data describe TABLE")
+    if isinstance(error, duckdb.ConversionException) and re.search(r"Could not convert string '[0-9a-f]{16}'", message):
+        return Refusal(f"ids are text of 16 hex digits, not numbers: {_first_line(error)}", IDS)
     if isinstance(error, duckdb.PermissionException):
         return Refusal(f"SQL here reads the lake's tables and nothing else: {_first_line(error)}", TABLES_COMMAND)
     if any(str(file) in message for file in files):

@@ -7,7 +7,7 @@ import pyarrow as pa
 from data.contract import TABLES, Column
 from data.lake import Lake
 from data.refusal import Refusal, nearest
-from data.relations import component_labels, current, journal_files, sql_type
+from data.relations import asked_type, component_labels, current, journal_files
 from data.views import SLICE_COLUMNS, VIEWS, define
 
 
@@ -62,5 +62,5 @@ def described(name: str, lake: Lake) -> tuple[str, pa.Table]:
 
 def _columns(columns: list[Column]) -> pa.Table:
     return pa.Table.from_pylist(
-        [{"column": c.name, "type": sql_type(c.type), "unit": c.unit, "meaning": c.doc} for c in columns]
+        [{"column": c.name, "type": asked_type(c.type), "unit": c.unit, "meaning": c.doc} for c in columns]
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data.contract import TABLES, VERSION, Column
 from data.expression import FUNCTIONS, GROUP_FUNCTIONS, SAMPLE_COLUMNS
-from data.relations import sql_type
+from data.relations import asked_type
 from data.storage import SCALAR_ROW_GROUP, TOKEN_ROW_GROUP
 from data.views import SLICE_COLUMNS, VIEWS
 
@@ -49,8 +49,8 @@ lake.scan("samples", label="demo")  # a polars LazyFrame
 shards' keys, files and sha256. Journal tables lie under `<lake>/<table>/journal/`. Tables keyed by `group_id, sample_index` have
 the shards and the row order of the `samples` slice they belong to. Row groups hold whole groups: {TOKEN_ROW_GROUP} of them in
 tables with lists per token (and where `rewards.values` has some), up to {SCALAR_ROW_GROUP:,} rows elsewhere. Ids are unsigned
-64-bit numbers, shown as 16 hex digits. Null means "not measured" or "not scored", never 0; NaN and infinities are refused.
-Log-probabilities are in nats, float32 rounded to 15 mantissa bits.
+64-bit numbers in the files; SQL sees them as 16 hex digits. Null means "not measured" or "not scored", never 0; NaN and
+infinities are refused. Log-probabilities are in nats, float32 rounded to 15 mantissa bits.
 
 ## On object storage
 
@@ -70,6 +70,23 @@ more, `python -m data export lake.duckdb` makes a copy that any tool may use. Ev
 columns:
 
 {{slice_columns}}
+
+## Ids, and joins of views with tables
+
+In SQL, and in what `export` writes, every id is text of 16 hex digits, as it is printed: a copied one can be asked for, and ids of
+views and tables join. (The files, `lake.scan` and `lake.read` hold numbers: `int(text, 16)`.) Items of `evaluations` on prompts are
+ids too.
+
+```
+python -m data sql "SELECT * FROM samples WHERE group_id = '112472ad9b4e513e'"
+python -m data sql "SELECT r.prompt, r.text, s.behaviour_logprobs \
+  FROM reward_table r JOIN samples s USING (slice, group_id, sample_index) WHERE r.pool = 'demo'"
+```
+
+**Join on `slice` as well.** Tables hold every slice: a pool that was topped up, or reused under another label, has the same group
+ids twice in `samples`, and a join by them alone counts its rows twice. `reward_table` has the newest slice of each pool and names
+it. Where a view has no slice, compare its `pool` with the table's `label`; of scores and rewards the label says which scorer's or
+component's they are (`demo-teacher`, `chrf`).
 
 ## Reward and filter expressions
 
@@ -104,7 +121,7 @@ def _columns(columns: Sequence[Column]) -> str:
     lines = ["| column | type | unit | meaning |", "|---|---|---|---|"]
     for column in columns:
         required = " (never null)" if column.required else ""
-        type_ = sql_type(column.type).replace('"', "")
+        type_ = asked_type(column.type).replace('"', "")
         lines.append(f"| `{column.name}` | {type_} | {column.unit} | {column.doc.replace('|', '∣')}{required} |")
     return "\n".join(lines)
 

@@ -73,9 +73,24 @@ _SCALARS = {
 }
 
 
+def asked_type(type_: pa.DataType) -> str:
+    """The SQL name of a column's type in a view: as in the files, but for ids, which are text.
+
+    >>> asked_type(pa.uint64()), asked_type(pa.uint8())
+    ('VARCHAR', 'UTINYINT')
+    """
+    return "VARCHAR" if type_ == pa.uint64() else sql_type(type_)
+
+
 def hex_sql(column: str) -> str:
-    """SQL that shows a 64-bit id as 16 hex digits."""
-    return f"format('{{:016x}}', {column})"
+    """SQL of an unsigned 64-bit number as 16 hex digits (`keys.hex_id`); half the time that format('{:016x}') takes."""
+    return f"lpad(lower(hex({column})), 16, '0')"
+
+
+def asked_sql(column: Column, alias: str) -> str:
+    """One column of a table as every query sees it: ids as the text that is printed, so that a printed one can be asked for."""
+    name = f"{alias}.{quoted(column.name)}"
+    return f"{hex_sql(name)} AS {quoted(column.name)}" if column.type == pa.uint64() else name
 
 
 def files_sql(table: Table, files: Sequence[Path]) -> str:

@@ -1,4 +1,4 @@
-"""How tables are shown: on the terminal, as CSV, JSON or Parquet. Ids are 16 hex digits, nulls are empty (null in JSON)."""
+"""How tables are shown: on the terminal, as CSV, JSON or Parquet. Nulls are empty (null in JSON); ids are text already."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 
 def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Rows as Python values that JSON can hold without loss: unsigned 64-bit numbers as hex digits, times as ISO 8601."""
+    """Rows as Python values that JSON can hold: times as ISO 8601, NaN as null. What is printed can be asked for as it stands."""
     return [
         {name: _plain(value, table.schema.field(name).type) for name, value in row.items()} for row in table.to_pylist()
     ]
@@ -24,7 +24,7 @@ def _plain(value: Any, type_: pa.DataType) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
             return None if value != value else str(value)
-        return f"{value:016x}" if value is not None and pa.types.is_uint64(type_) else value
+        return value
     if isinstance(value, Decimal):  # a sum of integers is one
         return int(value) if value == value.to_integral_value() and not type_.scale else float(value)
     if pa.types.is_map(type_):
@@ -71,7 +71,7 @@ def as_text(table: pa.Table, title: str | None = None) -> str:
     shown = Table(box=SIMPLE, pad_edge=False)
     for field in table.schema:
         right = any(is_(field.type) for is_ in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal))
-        shown.add_column(Text(field.name), justify="right" if right and not pa.types.is_uint64(field.type) else "left")
+        shown.add_column(Text(field.name), justify="right" if right else "left")
     for row in plain_rows(table):
         shown.add_row(*(Text(_cell(value)) for value in row.values()))
     console = Console(file=io.StringIO(), width=None if sys.stdout.isatty() else 10_000, color_system=None)

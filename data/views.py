@@ -22,6 +22,7 @@ from data.relations import (
     Definition,
     Pool,
     View,
+    asked_sql,
     component_labels,
     current,
     files_sql,
@@ -64,6 +65,11 @@ VIEWS: dict[str, View] = {
                 Column("n_tokens", pa.int32(), "length of the sample", unit="tokens"),
                 Column("origin", pa.string(), "student, mixed, teacher or imported"),
                 Column("round", pa.int16(), "0 for the initial student's pool"),
+                Column(
+                    "slice",
+                    pa.string(),
+                    "name of the samples slice: joins the pool's own rows of `samples` and no others",
+                ),
             ),
             "one column a component label: its value, null where the sample is not scored or not valid",
         ),
@@ -124,7 +130,7 @@ def define(lake: Lake, name: str) -> Definition:
 
 
 def _table_view(lake: Lake, table: Table) -> Definition:
-    names = ", ".join(f"p.{quoted(c.name)}" for c in table.columns)
+    names = ", ".join(asked_sql(c, "p") for c in table.columns)
     if table.journal:
         files = journal_files(lake, table.name)
         return Definition(
@@ -175,7 +181,7 @@ def _pool_sql(name: str, pool: Pool, labels: Sequence[str], files: list[Path]) -
     own = (
         f"SELECT {literal(name)} AS pool, {hex_sql('s.group_id')} AS group_id, s.sample_index, "
         f"{hex_sql('g.prompt_id')} AS prompt_id, p.split, p.topic, {LAST_USER} AS prompt, "
-        "s.text, s.finish_reason, s.n_tokens, s.origin, s.round"
+        f"s.text, s.finish_reason, s.n_tokens, s.origin, s.round, {literal(pool.samples.name)} AS slice"
     )
     return "\n".join(
         [

@@ -20,7 +20,6 @@ from data.human.words import WORDS
 from data.keys import digest, nfc
 from data.lake import Lake
 from data.refusal import Refusal, nearest
-from data.relations import hex_sql
 
 EVALUATED = "python -m data sql 'SELECT DISTINCT policy, benchmark, label FROM evaluations'"
 
@@ -189,8 +188,7 @@ def record(lake: Lake, page: str, plan: Plan, pairs: Sequence[Pair]) -> None:
 def conversations(lake: Lake, items: Sequence[str]) -> dict[str, list[dict[str, str]]]:
     """Messages of the items that are prompts of this lake."""
     rows = lake.sql(
-        f"SELECT DISTINCT {hex_sql('prompt_id')} AS item, messages FROM prompts "
-        f"WHERE {hex_sql('prompt_id')} IN (SELECT unnest($items::VARCHAR[]))",
+        "SELECT DISTINCT prompt_id AS item, messages FROM prompts WHERE prompt_id IN (SELECT unnest($items::VARCHAR[]))",
         items=list(items),
     )
     return {row["item"]: row["messages"] for row in rows.to_pylist()}

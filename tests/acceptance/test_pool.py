@@ -48,11 +48,11 @@ def by_hand(place: Any, shift: float) -> tuple[int, float, float]:
 
     rows = Lake.open(place.lake).sql(
         f"""SELECT group_id, finish_reason, r, behaviour_logprobs AS mu, logprobs AS pi
-        FROM (SELECT group_id AS hex, sample_index, {DISCRETE} AS r FROM reward_table)
-        JOIN samples USING (sample_index) JOIN scores USING (group_id, sample_index)
-        WHERE format('{{:016x}}', group_id) = hex AND scores.label = 'demo-policy'"""
+        FROM (SELECT group_id, sample_index, {DISCRETE} AS r FROM reward_table)
+        JOIN samples USING (group_id, sample_index) JOIN scores USING (group_id, sample_index)
+        WHERE scores.label = 'demo-policy'"""
     )
-    groups: dict[int, list[dict[str, Any]]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows.to_pylist():
         groups.setdefault(row["group_id"], []).append(row)
     kept = [rows for rows in groups.values() if len({row["r"] for row in rows}) > 1]

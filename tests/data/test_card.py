@@ -11,6 +11,7 @@ from datasets import get_dataset_config_names, load_dataset
 from data import Lake, Refusal
 from data.__main__ import main
 from data.card import NAME, configurations, write
+from data.keys import hex_id
 from data.overview import overview
 
 
@@ -45,6 +46,7 @@ def test_values_are_the_lakes_own(carded: Lake, tmp_path: Path) -> None:
     columns = ("group_id", "sample_index", "token_ids", "behaviour_logprobs", "text")
     ours = carded.sql(f"SELECT {', '.join(columns)} FROM samples ORDER BY group_id, sample_index").to_pylist()
     theirs = [{name: row[name] for name in columns} for row in _loaded(carded, "samples", tmp_path)]
+    theirs = [row | {"group_id": hex_id(row["group_id"])} for row in theirs]  # SQL shows as text what the files hold
     assert sorted(theirs, key=lambda row: (row["group_id"], row["sample_index"])) == ours
     lengths = [row["value"] for row in _loaded(carded, "rewards-length", tmp_path)]
     assert sorted(lengths) == [1.0, 1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 5.0]

@@ -124,6 +124,12 @@ def test_unknown_names_are_answered_with_the_nearest(lake: Lake) -> None:
         lake.sql("SELECT r.chrff FROM reward_table r")
 
 
+def test_an_id_as_a_number_is_answered_with_how_to_write_it(lake: Lake) -> None:
+    for query in ("SELECT 1 FROM samples WHERE group_id = 123", "SELECT group_id::UBIGINT FROM samples"):
+        with pytest.raises(Refusal, match="ids are text of 16 hex digits"):
+            lake.sql(query)
+
+
 def test_a_query_beyond_its_time_is_interrupted(lake: Lake) -> None:
     with pytest.raises(Refusal, match=r"longer than 0\.2 s"):
         run(lake, "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b", seconds=0.2)

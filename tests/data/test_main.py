@@ -46,7 +46,7 @@ def test_sql_in_every_format_says_the_same(lake: Lake, capfd: pytest.CaptureFixt
     where = ["--lake", str(lake.root)]
     rows = lake.sql(QUERY).to_pylist()
     as_json = json.loads(_ran(capfd, "sql", QUERY, "--format", "json", *where))
-    assert [int(r["group_id"], 16) for r in as_json] == [r["group_id"] for r in rows]
+    assert [r["group_id"] for r in as_json] == [r["group_id"] for r in rows] and len(rows[0]["group_id"]) == 16
     assert [r["value"] for r in as_json] == [r["value"] for r in rows] and None in [r["value"] for r in rows]
     as_csv = list(csv.DictReader(io.StringIO(_ran(capfd, "sql", QUERY, "--format", "csv", *where))))
     assert [r["value"] for r in as_csv] == ["" if r["value"] is None else str(r["value"]) for r in rows]
@@ -73,7 +73,7 @@ def test_lists_maps_and_times_survive_json(lake: Lake, capfd: pytest.CaptureFixt
         "2026-01-01T"
     )
     odd = "SELECT 'nan'::DOUBLE AS a, 18446744073709551615::UBIGINT AS b, 'a\nb' AS c"
-    assert json.loads(_ran(capfd, "sql", odd, *where)) == [{"a": None, "b": "f" * 16, "c": "a\nb"}]
+    assert json.loads(_ran(capfd, "sql", odd, *where)) == [{"a": None, "b": 2**64 - 1, "c": "a\nb"}]
     sums = "SELECT sum(v) AS whole, 0.5 AS half FROM (VALUES (1), (2)) t(v)"
     assert json.loads(_ran(capfd, "sql", sums, *where)) == [{"whole": 3, "half": 0.5}]
 

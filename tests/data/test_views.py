@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,9 +13,12 @@ from data import Key, Lake, Refusal
 from data.contract import TABLES
 from data.keys import hex_id
 from data.manifest import ShardFile, Slice, write_manifest
-from data.relations import sql_type
+from data.relations import asked_type, hex_sql
+from data.show import as_csv
 from data.storage import write_shard
 from data.views import VIEWS
+
+Publish = Callable[..., Slice]
 
 
 def test_every_table_has_a_view_with_the_contracts_columns_and_types(lake: Lake, empty_lake: Lake) -> None:
@@ -25,7 +29,7 @@ def test_every_table_has_a_view_with_the_contracts_columns_and_types(lake: Lake,
             described = one.sql(f"DESCRIBE {name}").to_pydict()
             types = dict(zip(described["column_name"], described["column_type"], strict=True))
             for column in table.columns:
-                assert types[column.name].replace('"', "") == sql_type(column.type).replace('"', "").replace(
+                assert types[column.name].replace('"', "") == asked_type(column.type).replace('"', "").replace(
                     "TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE"
                 )
 
@@ -40,11 +44,33 @@ def test_reward_table_has_a_row_a_sample_and_a_column_a_component(lake: Lake) ->
     rows = lake.sql("SELECT * FROM reward_table WHERE pool = 'demo' ORDER BY text").to_pylist()
     assert len(rows) == 8
     first = rows[0]
-    assert first["group_id"] in {hex_id(g) for g in lake.sql("SELECT group_id FROM groups")["group_id"].to_pylist()}
+    assert first["group_id"] in lake.sql("SELECT group_id FROM groups")["group_id"].to_pylist()
     assert (first["prompt"], first["text"], first["chrf"], first["length"]) == (
         "Hvussu eitur staðurin?", "svar 0.0 ð", 0.1, 1.0,
     )  # fmt: skip
     assert rows[3]["chrf"] is None and rows[3]["length"] == 4.0
+
+
+def test_a_view_joins_a_table_by_slice_and_keys_and_no_other_pools_rows(lake_copy: Lake, publish: Publish) -> None:
+    (old,) = lake_copy.slices("samples", label="demo")
+    groups = lake_copy.slice(old.parent("groups"))
+    again = [lake_copy.read_shard(old, i).to_pydict() for i in range(len(old.shards))]
+    publish(lake_copy, "samples", again, label="again", parents=(groups,))
+    joined = "SELECT r.text AS seen, s.text FROM reward_table r JOIN samples s USING ({keys}) WHERE r.pool = 'demo'"
+    rows = lake_copy.sql(joined.format(keys="slice, group_id, sample_index")).to_pylist()
+    assert len(rows) == 8 and all(row["seen"] == row["text"] for row in rows)
+    assert lake_copy.sql(joined.format(keys="group_id, sample_index")).num_rows == 16, (
+        "both labels' rows: the page warns of it"
+    )
+
+
+def test_an_id_copied_from_any_output_can_be_asked_for(lake: Lake, empty_lake: Lake) -> None:
+    for view, column in (("samples", "group_id"), ("reward_table", "prompt_id"), ("groups", "prompt_id")):
+        copied = as_csv(lake.sql(f"SELECT {column} FROM {view} LIMIT 1")).split()[1]
+        assert len(copied) == 16
+        assert lake.sql(f"SELECT 1 FROM {view} WHERE {column} = $id", id=copied).num_rows > 0
+    shown = empty_lake.sql(f"SELECT {hex_sql('x::UBIGINT')} AS id FROM (VALUES (0), (255), ({2**64 - 1})) t(x)")
+    assert shown["id"].to_pylist() == [hex_id(0), hex_id(255), hex_id(2**64 - 1)]
 
 
 def test_a_pool_without_a_component_shows_null_for_it(lake: Lake) -> None:
