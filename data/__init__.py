@@ -7,7 +7,13 @@ The names below are imported when they are asked for, so that `--help` of the co
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.argv[:1] == ["-m"]:  # `python -m` looks for this package: what is not installed is said before an import fails
+    from data.installed import require
+
+    require()
 
 if TYPE_CHECKING:
     from data.lake import Key, Lake, Publisher, Shard, Slice

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from data.config import Recipe
 from data.refusal import Refusal, nearest
-from data.settings import first_comment, nested, rows, typed_fields
+from data.settings import described, first_comment, listed, nested, rows, typed_fields
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 EXPRESSIONS = ("reward", "where")  # SQL, not Hydra's grammar: quoted before Hydra reads them
@@ -42,6 +42,8 @@ class Command:
     body: Callable[[Any], None]
     description: str
     examples: Sequence[str]
+    names: Callable[[], dict[str, list[str]]] = dict
+    """What `--help` lists by name alone: heading → names."""
 
     @property
     def settings(self) -> type:
@@ -185,14 +187,16 @@ class Command:
 
     def help(self) -> str:
         """The text of `--help`: examples, recipes, and every setting with its meaning."""
-        listed = [f"  {name:<16}{first_comment(path)}" for name, path in recipes([]).items()]
-        models = [f"  {path.stem:<16}{first_comment(path)}" for path in sorted((CONF / "model").glob("*.yaml"))]
-        corpora = [f"  {path.stem:<16}{first_comment(path)}" for path in sorted((CONF / "corpus").glob("*.yaml"))]
+        models, corpora = (
+            described((path.stem, first_comment(path)) for path in sorted((CONF / group).glob("*.yaml")))
+            for group in ("model", "corpus")
+        )
         shared = rows(self.recipe, "", skip=("factory", "trainer"))
         parts = [
             [self.description],
             ["Examples:", *(f"  {example}" for example in self.examples)],
-            ["Recipes:", *listed],
+            ["Recipes:", *described((name, first_comment(path)) for name, path in recipes([]).items())],
+            *([f"{heading}:", *listed(names)] for heading, names in self.names().items()),
             ["Models, for recipes that name theirs so (model.teacher=NAME, model.student=NAME):", *models],
             ["Corpora by name ('corpus=[NAME,NAME]'), beside those that the recipe describes itself:", *corpora],
             ["Settings (key=value):", *shared],

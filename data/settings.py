@@ -1,4 +1,4 @@
-"""Reads dataclasses of settings: what fields they have, what the line under each says, and the table that `--help` prints.
+"""Reads dataclasses of settings: what fields they have, what the line under each says, and how `--help` lays out what it lists.
 
 Imports neither Hydra nor anything heavy."""
 
@@ -10,15 +10,63 @@ import inspect
 import itertools
 import textwrap
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+NAMES, WIDE = 28, 110  # columns that the names of a table take, and a line of names alone
+
 
 def first_comment(path: Path) -> str:
-    """What a recipe says of itself: its first comment, behind Hydra's own `@package` line."""
+    """What a recipe says of itself: its first comment, behind Hydra's own `@package` line; a comma or semicolon goes on."""
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return next((line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line), "")
+    said = ""
+    for line in lines:
+        if line.startswith("#") and "@package" not in line:
+            said = f"{said} {line.lstrip('# ')}".strip()
+        elif said:
+            break
+        if said and not said.endswith((",", ";")):
+            break
+    return said
+
+
+def described(entries: Iterable[tuple[str, str]]) -> list[str]:
+    """Names with what is said of each, in two columns; a name wider than its column has a line of its own.
+
+    >>> print("\\n".join(described([("a", "first"), ("long", "second")])))
+      a     first
+      long  second
+    """
+    held = list(entries)
+    width = min(max((len(name) for name, _ in held), default=0), NAMES)
+    lines = []
+    for name, doc in held:
+        if doc and len(name) > width:
+            lines += [f"  {name}", f"  {'':<{width}}  {doc}"]
+        else:
+            lines.append(f"  {name:<{width}}  {doc}".rstrip())
+    return lines
+
+
+def listed(names: Iterable[str]) -> list[str]:
+    """Names alone, several on a line.
+
+    >>> listed(["naive", "grpo"])
+    ['  naive, grpo']
+    """
+    return textwrap.wrap(", ".join(names), WIDE, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+
+
+def constructed(path: Path, kind: str) -> list[str]:
+    """The first words of every `kind("…", …)` in a file, in its order; the file is read and not imported."""
+    calls = [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == kind and node.args
+    ]
+    calls.sort(key=lambda call: (call.lineno, call.col_offset))
+    return [str(call.args[0].value) for call in calls if isinstance(call.args[0], ast.Constant)]
 
 
 def nested(cls: type) -> Iterator[type]:
@@ -93,14 +141,31 @@ def settings_of(cls: type, prefix: str = "", skip: Sequence[str] = ()) -> Iterat
             yield from file_settings(path, f"  {prefix}{f.name}.NAME.")
 
 
+def last_parts(cls: type) -> dict[str, str]:
+    """The last part of each setting's key → the whole key, where only one setting ends so; a command's own section is left out.
+
+    >>> from data.config import Recipe
+    >>> parts = last_parts(Recipe)
+    >>> parts["held_out"], "temperature" in parts
+    ('prompts.held_out', False)
+    """
+    found: dict[str, list[str]] = {}
+    for setting in settings_of(cls, ""):
+        key = (
+            setting.name.partition(".")[2] if setting.name.partition(".")[0] in ("factory", "trainer") else setting.name
+        )
+        if "." in key and "NAME" not in key:
+            found.setdefault(key.rpartition(".")[2], []).append(key)
+    return {part: keys[0] for part, keys in found.items() if len(keys) == 1}
+
+
 def rows(cls: type, prefix: str, skip: Sequence[str] = ()) -> list[str]:
     """Lines of the settings table of a dataclass and, indented by their names, of those that it names."""
-    return [_line(setting) for setting in settings_of(cls, prefix, skip)]
+    return described((setting.name, _line(setting)) for setting in settings_of(cls, prefix, skip))
 
 
 def _line(setting: Setting) -> str:
-    default = f" [{setting.default}]" if setting.default else ""
-    return f"  {setting.name:<28} {setting.doc}{default}".rstrip()
+    return f"{setting.doc} [{setting.default}]".strip() if setting.default else setting.doc
 
 
 def _default(f: dataclasses.Field[Any]) -> str:

@@ -7,7 +7,13 @@
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.argv[:1] == ["-m"]:  # `python -m` looks for this package: what is not installed is said before an import fails
+    from data.installed import require
+
+    require()
 
 if TYPE_CHECKING:
     from factory.config import FactoryRecipe, FactorySettings

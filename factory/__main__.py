@@ -15,6 +15,15 @@ def body(recipe: FactoryRecipe) -> None:
     run(recipe)
 
 
+def components() -> dict[str, list[str]]:
+    """The names of the reward components: the files of factory/rewards."""
+    from factory.rewards import names
+
+    return {
+        "Reward components ('components.NAME={use: COMPONENT, …}', or use: path.to:function; docs/reference.md)": names()
+    }
+
+
 COMMAND = Command(
     "factory",
     FactoryRecipe,
@@ -26,6 +35,7 @@ COMMAND = Command(
         "python -m factory recipe=demo policy=run:NAME        the next round: sample from a trained run",
         "python -m factory recipe=demo estimate=true          tokens, hours, disk; makes nothing",
     ),
+    names=components,
 )
 
 if __name__ == "__main__":

@@ -40,6 +40,14 @@ def test_a_package_is_typed_and_its_import_loads_nothing(name: str) -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT).strip() == "[]"
 
 
+@pytest.mark.parametrize("module", [*PACKAGES, "trainer.average"])
+def test_another_python_than_the_environments_is_told_so_in_one_refusal(module: str) -> None:
+    words = [sys.executable, "-S", "-m", module, "--help"]  # -S: without what is installed
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env={})
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 2 and not done.stdout
+    assert "has no" in done.stderr and "typer" in done.stderr and "next: .venv/bin/python -m" in done.stderr
+
+
 def test_a_recipe_is_what_the_command_line_composes() -> None:
     kept: list[TrainerRecipe] = []
     words = ["reward=-1*(agreement)", "steps=7", "model_free.x=1"]

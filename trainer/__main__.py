@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from data.command import Command
+from data.settings import constructed
 from trainer.config import TrainerRecipe
 
 
@@ -13,6 +15,13 @@ def body(recipe: TrainerRecipe) -> None:
     from trainer.loop import train
 
     train(recipe)
+
+
+def objectives() -> dict[str, list[str]]:
+    """The names of the objectives, as their rows have them; importing those would import torch."""
+    rows = Path(__file__).parent / "objectives" / "__init__.py"
+    heading = "Objectives (objective=NAME, or a sum such as objective={seq_tis: 1, opd: 0.1}; docs/how-objective.md)"
+    return {heading: constructed(rows, "Objective")}
 
 
 COMMAND = Command(
@@ -28,6 +37,7 @@ COMMAND = Command(
         "python -m trainer recipe=demo resume=NAME",
         "torchrun --nproc-per-node 2 -m trainer recipe=demo",
     ),
+    names=objectives,
 )
 
 if __name__ == "__main__":
