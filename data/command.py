@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import shlex
 import sys
 import tempfile
 import typing
@@ -18,11 +19,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data.config import Recipe
+from data.foreign import ours
+from data.jobs import Job, first_process, jobs_of
 from data.refusal import Refusal, nearest
-from data.settings import described, first_comment, listed, nested, rows, typed_fields
+from data.settings import described, first_comment, last_parts, listed, nested, rows, typed_fields
+from data.typed import Typed, divided, first_of, typing_of
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 EXPRESSIONS = ("reward", "where")  # SQL, not Hydra's grammar: quoted before Hydra reads them
+FACTORY_KEYS = ("imports", "corpus", "benchmarks", "soft_targets")
+"""What a recipe's factory section says about finding: a trainer that is told them finds what such a factory made."""
 QUIET = (  # Hydra writes no folder, no log and no working directory of its own: runs/NAME and the lake are ours
     "hydra.run.dir=.",
     "hydra.output_subdir=null",
@@ -39,11 +45,15 @@ class Command:
 
     section: str
     recipe: type[Recipe]
-    body: Callable[[Any], None]
+    body: Callable[[Any], Any]
     description: str
     examples: Sequence[str]
     names: Callable[[], dict[str, list[str]]] = dict
-    """What `--help` lists by name alone: heading → names."""
+    """What else `--help` lists: heading → names."""
+    check: Callable[[Sequence[Job]], None] | None = None
+    """Refuses a sweep before its first job runs, for what can be refused without the disk."""
+    closing: Callable[[Sequence[Job], Sequence[Any]], str] | None = None
+    """What stands behind a sweep's last job, from the jobs and what `body` gave back."""
 
     @property
     def settings(self) -> type:
@@ -66,70 +76,115 @@ class Command:
         return 0
 
     def run(self, argv: Sequence[str]) -> None:
-        """Compose the recipe with Hydra and call the body, once per job of a sweep."""
-        words = self.prepared(argv)
-        import hydra
-        import yaml
-        from hydra.core.config_store import ConfigStore
-        from hydra.errors import HydraException
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
+        """Compose every job with Hydra, then call the body once a job: a mistake in the last is known before the first begins."""
+        jobs, made = self.jobs(argv), []
+        typed = Typed.of(self.section, argv, (f.name for f in dataclasses.fields(self.settings)))
+        if len(jobs) > 1 and self.check is not None:
+            with typing_of(typed):
+                self.check(jobs)
+        for number, job in enumerate(jobs, 1):
+            if len(jobs) > 1 and first_process():
+                print(f"[{number}/{len(jobs)}] {job.told}", flush=True)
+            with typing_of(dataclasses.replace(typed, words=job.words)):
+                made.append(self.body(job.recipe))
+        if len(jobs) > 1 and self.closing is not None and first_process():
+            print(self.closing(jobs, made), flush=True)
 
-        refusals: list[Refusal] = []
+    def jobs(self, argv: Sequence[str]) -> list[Job]:
+        """The recipes that a command line names, composed and typed; one unless it is a sweep."""
+        flags, overrides = divided(argv)
+        words = self.prepared(argv)[len(flags) :]
+        import hydra
+        from hydra.core.config_store import ConfigStore
+        from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf
+
+        made: list[tuple[Any, list[str]]] = []
 
         def job(config: Any) -> None:
-            """One job of a sweep; after a refusal the rest is left. Hydra would print its own line if it saw the exception."""
-            if refusals:
-                return
-            try:
-                self.body(OmegaConf.to_object(config))
-            except OmegaConfBaseException as error:  # a value that the recipe does not give
-                refusals.append(self.translated(error))
-            except Refusal as refusal:
-                refusals.append(refusal)
+            """One job of a sweep."""
+            made.append((OmegaConf.to_object(config), list(HydraConfig.get().overrides.task)))
 
         os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us, not Hydra's own printer
-        with tempfile.TemporaryDirectory() as sweep, thawed(self.recipe):
+        with tempfile.TemporaryDirectory() as sweep, thawed(self.recipe), self._refusing(words):
             node = with_open_mappings(self.recipe, addressed(self.recipe, words))
             ConfigStore.instance().store(name=f"{self.section}_schema", node=node)
-            sys.argv = [f"python -m {self.section}", *words, *QUIET, f"hydra.sweep.dir={sweep}"]
-            try:
-                hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.section)(job)()
-            except (HydraException, OmegaConfBaseException) as error:
-                raise self.translated(error) from error
-            except yaml.MarkedYAMLError as error:
-                raise self.refusal(f"a recipe is no YAML: {' '.join(str(error).split())}") from error
-            except AssertionError as error:  # OmegaConf's, where a setting lies within one that the recipe makes null
-                if "Unexpected type for root" not in str(error):
-                    raise
-                within = ", ".join(sorted(addressed(self.recipe, words)))
-                raise self.refusal(f"the recipe says null for one of {within}: nothing lies within it") from error
-        if refusals:
-            raise refusals[0]
+            sys.argv = [f"python -m {self.section}", *flags, *words, *QUIET, f"hydra.sweep.dir={sweep}"]
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.section)(job)()
+        return jobs_of(made, overrides, words)
+
+    @contextlib.contextmanager
+    def _refusing(self, words: Sequence[str]) -> Iterator[None]:
+        """Errors of Hydra, OmegaConf and YAML as one sentence each."""
+        import yaml
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            yield
+        except (HydraException, OmegaConfBaseException) as error:
+            raise self.translated(error) from error
+        except yaml.MarkedYAMLError as error:
+            raise self.refusal(f"a recipe is no YAML: {' '.join(str(error).split())}") from error
+        except AssertionError as error:  # OmegaConf's, where a setting lies within one that the recipe makes null
+            if "Unexpected type for root" not in str(error):
+                raise
+            within = ", ".join(sorted(addressed(self.recipe, words)))
+            raise self.refusal(f"the recipe says null for one of {within}: nothing lies within it") from error
 
     def prepared(self, argv: Sequence[str]) -> list[str]:
         """Words as Hydra wants them: flags first, expressions quoted, the section's keys prefixed, unknown names refused."""
-        flags, overrides = _flags(argv)
+        flags, overrides = divided(argv)
         available = recipes(flags)
-        words = [self._override(word) for word in overrides]
+        words = [self._override(word, argv) for word in overrides]
         chosen = [
-            name for word in words if word.startswith("recipe=") for name in word.removeprefix("recipe=").split(",")
+            (word, name)
+            for word in words
+            if word.startswith("recipe=")
+            for name in word.removeprefix("recipe=").split(",")
         ]
         if not chosen:
-            raise self.refusal(f"no recipe given; there are: {', '.join(available)}", f"recipe={next(iter(available))}")
-        for name in chosen:
+            raise self.refusal(
+                f"no recipe given; there are: {', '.join(available)}", shlex.join(["recipe=demo", *argv])
+            )
+        for word, name in chosen:
             if name not in available:
-                raise self.refusal(
-                    f"no recipe named {name!r}: {nearest(name, available)}", f"recipe={next(iter(available))}"
-                )
+                raise self._no_recipe(name, word, argv, available)
             try:
                 available[name].read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise self.refusal(f"recipe {available[name]} is no text: {error}") from error
         return [*flags, *words]
 
-    def _override(self, word: str) -> str:
-        word = re.sub(r"^model\.", "model@", word)  # model.teacher=gpt4: the file conf/model/gpt4.yaml as the teacher
+    def _no_recipe(self, name: str, word: str, argv: Sequence[str], available: Iterable[str]) -> Refusal:
+        """A recipe that is not there: the nearest, or the folder that --config-dir should have named."""
+        folders = [Path(argv[i + 1]) for i, flag in enumerate(argv[:-1]) if flag == "--config-dir"]
+        for folder in folders:
+            if (folder / f"{name}.yaml").is_file() and not (folder / "recipe").is_dir():
+                above = str(folder.parent) if folder.resolve().name == "recipe" else None
+                place = (
+                    f"{folder} holds {name}.yaml itself; --config-dir is the folder that has recipe/{name}.yaml in it"
+                )
+                to = (
+                    self.corrected(argv, str(folder), above)
+                    if above
+                    else f"mkdir {folder}/recipe, and put {name}.yaml there"
+                )
+                return Refusal(f"no recipe named {name!r}: {place}", to)
+        hint = nearest(name, available)
+        close = re.search(r"did you mean '([^']+)'", hint)
+        better = self.corrected(argv, word, word.replace(name, close.group(1))) if close else None
+        return Refusal(f"no recipe named {name!r}: {hint}", better or f"python -m {self.section} recipe=demo")
+
+    def corrected(self, argv: Sequence[str], word: str, better: str) -> str:
+        """This command with one word replaced."""
+        return shlex.join(["python", "-m", self.section, *(better if given == word else given for given in argv)])
+
+    def _override(self, word: str, argv: Sequence[str]) -> str:
+        typed, word = (
+            word,
+            re.sub(r"^model\.", "model@", word),
+        )  # model.teacher=gpt4: conf/model/gpt4.yaml as the teacher
         key, equals, value = word.partition("=")
         first = re.split(r"[.@]", key)[0]
         groups = {path.name for path in CONF.iterdir() if path.is_dir()}
@@ -138,23 +193,37 @@ class Command:
         if word.startswith(("+", "~")) or not equals:
             raise self.refusal(f"{word!r} is no override of the form key=value")
         if first not in roots | own | groups:
+            if named := ours(key, value, last_parts(self.recipe)):
+                clause, better = named
+                if first_of(better) in roots | own:
+                    raise Refusal(f"no setting named {key!r}: {clause}", self.corrected(argv, typed, better))
+                raise Refusal(f"no setting named {key!r}: {clause}, of the other command", "python -m trainer --help")
             raise self.refusal(f"no setting named {first!r}: {nearest(first, roots | own | groups)}")
         whole = (
             len(value) > 1 and value[0] in "\"'" and value.find(value[0], 1) == len(value) - 1
         )  # quoted for Hydra already
         if key in EXPRESSIONS and value not in ("null", "") and not whole:
             word = key + "='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-        named = key.partition("@")[0] in groups and not value.startswith(
+        named_file = key.partition("@")[0] in groups and not value.startswith(
             "{"
         )  # corpus={…} is the section's own, no file's name
-        word = word if first in roots or named else f"{self.section}.{word}"
+        word = word if first in roots or named_file else f"{self.section}.{word}"
         path, value = word.partition("=")[0].split("."), word.partition("=")[2]
+        if path[0] == "factory" != self.section and len(path) > 1:
+            return self._of_the_factory(path[1], word)
         if place := typed_entry(
             self.recipe, path
         ):  # Hydra merges an entry of a dataclass, and cannot add one by its key
             inside = path[place:]
             return ".".join(path[:place]) + "=" + "".join(f"{{{k}: " for k in inside) + value + "}" * len(inside)
         return f"++{word}" if in_mapping(self.recipe, path) else word
+
+    def _of_the_factory(self, key: str, word: str) -> str:
+        """A key of the factory's section, which says what this command finds in the lake. Refuses those that it does not read."""
+        if key not in FACTORY_KEYS:
+            read = ", ".join(f"factory.{name}" for name in FACTORY_KEYS)
+            raise self.refusal(f"factory.{key} says nothing to {self.section}, which reads {read} only; leave it out")
+        return f"++{word}"
 
     def refusal(self, what: str, arguments: str = "--help") -> Refusal:
         """A refusal whose next command is this one."""
@@ -244,19 +313,6 @@ def typed_entry(cls: type, path: Sequence[str]) -> int:
         return 1
     deeper = typed_entry(inner[path[0]], path[1:])
     return deeper + 1 if deeper else 0
-
-
-def _flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(flags with their values, overrides): argparse wants the flags before all overrides."""
-    flags, overrides, words = [], [], iter(argv)
-    for word in words:
-        if word in ("-m", "--multirun"):
-            flags.append(word)
-        elif word == "--config-dir":
-            flags += [word, next(words, "")]
-        else:
-            overrides.append(word)
-    return flags, overrides
 
 
 def recipes(flags: Sequence[str]) -> dict[str, Path]:

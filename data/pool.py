@@ -14,6 +14,7 @@ from data.lake import Key, Lake
 from data.manifest import Slice
 from data.refusal import Refusal
 from data.scorers import scorer_model, scorer_of, valued
+from data.typed import again
 from data.writers import STAGE_OF, asked_own, find_derived, find_model, steps, translated_own
 
 
@@ -32,9 +33,9 @@ class Pool:
 
 
 def command(recipe: Recipe, stages: str) -> str:
-    """The factory command that makes what is missing."""
-    policy = "" if recipe.policy == "student" else f" policy={recipe.policy}"
-    return f"python -m factory recipe={recipe.name} lake={recipe.lake}{policy} 'stages=[{stages}]'"
+    """The factory command that makes what is missing: this process's own words that the factory reads, and these stages."""
+    policy = [] if recipe.policy == "student" else [f"policy={recipe.policy}"]
+    return again("factory", recipe.name, [f"lake={recipe.lake}", *policy, f"stages=[{stages}]"], ("estimate",))
 
 
 def prompts_settings(recipe: Recipe) -> dict[str, Any]:
