@@ -139,13 +139,24 @@ def _parent_faults(slice_: Slice, slices: dict[str, Slice], damaged: set[str], *
 
 
 def unfinished(lake: Lake) -> list[tuple[str, bool]]:
-    """(table/name, whether it is being written) of slices in a folder that have no manifest; of object storage nothing is known."""
+    """(table/name, whether it is being written) of slices in a folder that have no manifest; of object storage nothing is known.
+
+    A folder whose every part a manifest names is no slice: another one, whose content is the same, was copied without it."""
     if isinstance(lake.remote, Bucket):
         return []
     derived = [name for name, table in TABLES.items() if not table.journal]
     folders = [path for name in derived for path in sorted((lake.root / name).glob("*")) if path.is_dir()]
     without = [path for path in folders if path.name != "journal" and not (path / FILE).is_file()]
+    named = {
+        shard.file for name in {p.parent.name for p in without} for s in _slices(lake, name, []) for shard in s.shards
+    }
+    without = [path for path in without if not _borrowed(lake, path, named)]
     return [(f"{p.parent.name}/{p.name}", _being_written(lake, p.parent.name, p.name)) for p in without]
+
+
+def _borrowed(lake: Lake, folder: Path, named: set[str]) -> bool:
+    parts = [path.relative_to(lake.root).as_posix() for path in folder.glob("*.parquet")]
+    return bool(parts) and named.issuperset(parts)
 
 
 def garbage(lake: Lake, *, hours: float = 24) -> list[Path]:

@@ -21,6 +21,7 @@ from data.fingerprint import identity, model_folder, policy_model, remembered
 from data.keys import digest
 from data.lake import Key, Lake, Shard
 from data.manifest import Slice
+from data.progress import progress
 from data.refusal import Refusal
 from factory.config import FactoryRecipe, FactorySettings
 from factory.costs import Tally, Work, book
@@ -28,7 +29,6 @@ from factory.endpoints import Limit
 from factory.engines import AT_ONCE, TextEngine, TokenEngine, engine_version, require
 from factory.engines.tokens import Tokens
 from factory.executors import distributes, in_process, opened
-from factory.progress import progress
 
 if TYPE_CHECKING:
     from factory.engines.api import Apis

@@ -1,4 +1,4 @@
-"""Progress of a stage: a bar with rate and time left on a terminal, else a line now and then. Writes to stderr only."""
+"""Progress of a stage or a copy: a bar with rate and time left on a terminal, else a line now and then. Writes to stderr only."""
 
 from __future__ import annotations
 
