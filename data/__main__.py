@@ -107,7 +107,9 @@ def inspect(
     against: Annotated[
         str | None, typer.Option(help="Another expression: show groups whose order it reverses.")
     ] = None,
-    pool: Annotated[str | None, typer.Option(help="Label of the pool; the newest unless given.")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Label of the pool; the newest that has what is named unless given.")
+    ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Samples and groups shown.")] = 5,
 ) -> None:
     """Look at a reward before training with it."""

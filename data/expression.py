@@ -99,8 +99,10 @@ def _window(step: Step, group: str) -> str:
     )
 
 
-def compile_expression(text: str, names: Collection[str]) -> Expression:
-    """Parse and check an expression over component labels `names` and SAMPLE_COLUMNS. Raises Refusal."""
+def compile_expression(text: str, names: Collection[str], *, unknown: str = "") -> Expression:
+    """Parse and check an expression over component labels `names` and SAMPLE_COLUMNS. Raises Refusal.
+
+    `unknown` follows an unknown column in what is refused: where it was looked for."""
     import sqlglot
     from sqlglot.errors import SqlglotError
 
@@ -111,7 +113,7 @@ def compile_expression(text: str, names: Collection[str]) -> Expression:
         raise Refusal(f"the expression {text!r} cannot be read: {reason}", HINT) from error
     if not text.strip() or len(parsed) != 1 or parsed[0] is None:
         raise Refusal(f"the expression {text!r} is not one expression but {len(parsed) if text.strip() else 0}", HINT)
-    emitter = _Emitter(text, names)
+    emitter = _Emitter(text, names, unknown)
     sql, kind = emitter.emit(parsed[0])
     if kind not in (NUMBER, BOOLEAN):
         raise emitter.refusal(f"is {kind}, not a number")
@@ -126,8 +128,8 @@ Typed = tuple[str, str]
 class _Emitter:
     """Walks a syntax tree and writes SQL with its kind; a node without a rule is refused, so the rules are the whitelist."""
 
-    def __init__(self, text: str, names: Collection[str]):
-        self.text, self.known = text, dict.fromkeys(names, NUMBER) | SAMPLE_COLUMNS
+    def __init__(self, text: str, names: Collection[str], unknown: str = ""):
+        self.unknown, self.text, self.known = unknown, text, dict.fromkeys(names, NUMBER) | SAMPLE_COLUMNS
         self.read: set[str] = set()
         self.steps: list[Step] = []
 
@@ -191,7 +193,9 @@ class _Emitter:
     def column(self, node: Any) -> Typed:
         name = node.name
         if node.args.get("table") or name not in self.known:
-            raise self.refusal(f"names the unknown column {node.sql('duckdb')}: {nearest(name, self.known)}")
+            raise self.refusal(
+                f"names the unknown column {node.sql('duckdb')}{self.unknown}: {nearest(name, self.known)}"
+            )
         self.read.add(name)
         numeric = name in SAMPLE_COLUMNS and self.known[name] == NUMBER
         return (f"CAST({quoted(name)} AS DOUBLE)" if numeric else quoted(name)), self.known[name]

@@ -1,10 +1,11 @@
 """A reward looked at before anything is trained with it: its parts, its advantages, its best and worst samples, its SQL.
 
-Reads `samples`, `groups`, `prompts`, `rewards` of one pool. Writes nothing. Refuses what the trainer would refuse: unknown names,
-an expression that is no scalar, a pool that is not there."""
+Reads `samples`, `groups`, `prompts`, `rewards` of one pool: the newest that has what the expressions name, unless one is named.
+Writes nothing. Refuses what the trainer would refuse: unknown names, an expression that is no scalar, a pool that is not there."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,9 @@ from data.views import DEMO
 
 @dataclass(frozen=True)
 class Judged:
-    """A pool under an expression. `columns`: scalars of every sample; `parts`: values by component, and of the `expression`."""
+    """A pool under an expression. `columns`: scalars of every sample; `parts`: values by component, and of the `expression`.
+
+    `passed_over`: newer pools, which lack a component that was named."""
 
     label: str
     pool: Pool
@@ -35,6 +38,7 @@ class Judged:
     starts: np.ndarray
     parts: dict[str, np.ndarray]
     advantages: Advantages
+    passed_over: tuple[str, ...] = ()
 
     @property
     def values(self) -> np.ndarray:
@@ -50,9 +54,10 @@ class Judged:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect` shows. `flips` is None without a second expression."""
+    """What `inspect` shows. `flips` is None without a second expression; `best` and `worst`: see `PoolSamples.distinct`."""
 
     pool: str
+    passed_over: tuple[str, ...]
     components: pa.Table
     correlation: pa.Table
     figures: dict[str, int]
@@ -63,21 +68,21 @@ class Inspection:
     sql: str
 
 
-def judge(lake: Lake, text: str, pool: str | None = None) -> Judged:
-    """An expression evaluated over one pool (the newest unless named)."""
-    label, found = pool_named(lake, pool)
+def judge(lake: Lake, text: str, pool: str | None = None, *, against: str | None = None) -> Judged:
+    """An expression evaluated over one pool: unless named, the newest that has what it and `against` name."""
+    label, found, passed_over = _pool_of(lake, [text] if against is None else [text, against], pool)
     expression = compile_expression(text, found.rewards)
     scalars = read_scalars(found.samples, found.rewards)
     starts = starts_of(scalars["group_id"])
     values = evaluate(expression, scalars, starts=starts)
     parts = {name: column_values(scalars[name]) for name in sorted(found.rewards)} | {"expression": values}
     result = advantages(values, ~np.isnan(values), starts, truncated=is_truncated(scalars["finish_reason"]))
-    return Judged(label, found, expression, scalars, starts, parts, result)
+    return Judged(label, found, expression, scalars, starts, parts, result, passed_over)
 
 
 def inspect(lake: Lake, text: str, *, against: str | None = None, pool: str | None = None, rows: int = 5) -> Inspection:
-    """Everything about an expression over one pool (the newest unless named). `rows`: samples and groups shown."""
-    return inspected(lake, judge(lake, text, pool), against=against, rows=rows)
+    """Everything about an expression over one pool (as `judge` chooses it). `rows`: samples and groups shown."""
+    return inspected(lake, judge(lake, text, pool, against=against), against=against, rows=rows)
 
 
 def inspected(lake: Lake, judged: Judged, *, against: str | None = None, rows: int = 5) -> Inspection:
@@ -93,11 +98,12 @@ def inspected(lake: Lake, judged: Judged, *, against: str | None = None, rows: i
         flips, flipped = reader.flips(groups[:rows], starts, values, other), len(groups)
     return Inspection(
         pool=judged.label,
+        passed_over=judged.passed_over,
         components=_components(lake, found, judged.parts, starts),
         correlation=_correlation(judged.parts),
         figures=judged.advantages.figures,
-        best=reader.rows(order[:rows], numbers),
-        worst=reader.rows(order[::-1][:rows], numbers),
+        best=reader.rows(reader.distinct(order, judged, rows), numbers),
+        worst=reader.rows(reader.distinct(order[::-1], judged, rows), numbers),
         flips=flips,
         flipped=flipped,
         sql=judged.expression.sql_over(f"(SELECT * FROM reward_table WHERE pool = {literal(judged.label)})", SQL_KEYS),
@@ -116,6 +122,32 @@ def pool_named(lake: Lake, name: str | None = None) -> tuple[str, Pool]:
         raise Refusal(f"no pool named {name}: {nearest(name, found)}", "python -m data tables")
     label = name or max(found, key=lambda key: found[key].samples.created)
     return label, found[label]
+
+
+def _pool_of(lake: Lake, texts: Sequence[str], name: str | None) -> tuple[str, Pool, tuple[str, ...]]:
+    """Label and pool that expressions are evaluated over, and the labels of newer pools that lack a component they name."""
+    newest, _ = pool_named(lake, name)
+    held = pools(lake)
+    known = {label for pool in held.values() for label in pool.rewards}
+    order = sorted(held, key=lambda label: held[label].samples.created, reverse=True)
+    nowhere = f", which no pool has ({', '.join(order)})"
+    named = {n for text in texts for n in compile_expression(text, known, unknown=nowhere).names & known}
+    having = [label for label in order if named <= set(held[label].rewards)]
+    if name is None and having:
+        return having[0], held[having[0]], tuple(order[: order.index(having[0])])
+    if newest in having:
+        return newest, held[newest], ()
+    lacks = {label: ", ".join(sorted(named - set(held[label].rewards))) for label in order}
+    if not having:
+        each = "; ".join(f"pool {label} lacks {names}" for label, names in lacks.items())
+        raise Refusal(
+            f"no pool has all that the expression names: {each}", "python -m factory recipe=RECIPE 'stages=[rewards]'"
+        )
+    words = ["python", "-m", "data", "inspect", texts[0], *(w for t in texts[1:] for w in ("--against", t))]
+    raise Refusal(
+        f"the expression names the unknown column {lacks[newest]}: pool {newest} does not have it, {', '.join(having)} does",
+        shlex.join([*words, "--pool", having[0], "--lake", lake.uri]),
+    )
 
 
 def _components(lake: Lake, pool: Pool, parts: dict[str, np.ndarray], starts: np.ndarray) -> pa.Table:
@@ -193,6 +225,23 @@ class PoolSamples:
             groups = lake.read(pool.groups, ["group_id", "prompt_id"]).to_pylist()
             self.prompts = {g["group_id"]: asked.get(g["prompt_id"], "") for g in groups}
 
+    def distinct(self, order: np.ndarray, judged: Judged, rows: int) -> np.ndarray:
+        """Ordinals of the first samples of an order, one a group and no text twice; those with an advantage come first.
+
+        Copies of one text of a group that teaches nothing say nothing about a reward. Gives up after eight times as many."""
+        vector, starts = judged.advantages.vector, judged.starts
+        group = np.repeat(np.arange(len(starts)), sizes(starts, len(vector)))
+        ranked = np.concatenate([order[vector[order] != 0], order[vector[order] == 0]])
+        _, first = np.unique(group[ranked], return_index=True)
+        candidates = ranked[np.sort(first)][: 8 * rows]
+        found: dict[str, int] = {}
+        for some in (candidates[i : i + rows] for i in range(0, len(candidates), rows)):
+            for ordinal, sample in zip(some.tolist(), self._at(some), strict=True):
+                found.setdefault(sample["text"], ordinal)
+            if len(found) >= rows:
+                break
+        return np.array(list(found.values())[:rows], np.int64)
+
     def rows(self, ordinals: np.ndarray, numbers: dict[str, np.ndarray]) -> pa.Table:
         """These samples in this order, with numbers of theirs beside."""
         lines = []
@@ -250,18 +299,24 @@ def _last_user(messages: Sequence[dict[str, str]]) -> str:
     return next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
 
 
+def _passed_over(found: Inspection) -> str:
+    return (
+        f", the newest that has these columns ({', '.join(found.passed_over)} lacks some)" if found.passed_over else ""
+    )
+
+
 def as_text(found: Inspection) -> str:
     """The inspection for people."""
     from data.show import as_text as shown
 
     figures = ", ".join(f"{name} {count}" for name, count in found.figures.items())
     parts = [
-        f"pool {found.pool}\n",
+        f"pool {found.pool}{_passed_over(found)}\n",
         shown(found.components, "components"),
         shown(found.correlation, "correlation over samples"),
         f"advantages (mean): {figures}\n",
-        shown(found.best, "best samples"),
-        shown(found.worst, "worst samples"),
+        shown(found.best, "best samples, one a group, those with an advantage first"),
+        shown(found.worst, "worst samples, likewise"),
     ]
     if found.flips is not None:
         parts.append(f"groups whose order the other expression reverses: {found.flipped}\n")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from data import Lake, Refusal
+from data import Lake, Refusal, Slice
 from data.inspection import as_text, flipping, inspect
 
 
@@ -64,5 +66,40 @@ def test_the_newest_pool_is_the_default_and_unknown_ones_are_refused(lake: Lake,
         inspect(lake, "chrf", pool="dem")
     with pytest.raises(Refusal, match="no pool yet"):
         inspect(empty_lake, "chrf")
-    with pytest.raises(Refusal, match="unknown column length"):
-        inspect(lake, "length", pool="round1")
+
+
+def test_the_newest_pool_that_has_the_columns_is_shown_and_named(lake: Lake) -> None:
+    found = inspect(lake, "chrf", against="length")
+    assert (found.pool, found.passed_over) == ("demo", ("round1",))
+    assert as_text(found).startswith("pool demo, the newest that has these columns (round1 lacks some)\n")
+    assert as_text(inspect(lake, "chrf")).startswith("pool round1\n")
+
+
+def test_a_pool_without_a_column_is_named_with_the_command_for_one_that_has_it(lake: Lake, lake_copy: Lake) -> None:
+    with pytest.raises(Refusal, match="unknown column length: pool round1 does not have it, demo does") as refused:
+        inspect(lake, "chrf", against="length", pool="round1")
+    assert refused.value.args[1].endswith(f"inspect chrf --against length --pool demo --lake {lake.uri}")
+    with pytest.raises(
+        Refusal, match=r"unknown column lenth, which no pool has \(round1, demo\): did you mean 'length'"
+    ):
+        inspect(lake, "lenth")
+    for slice_ in lake_copy.slices("rewards", label="chrf")[:1]:
+        (lake_copy.root / slice_.path / "_manifest.json").unlink()
+    with pytest.raises(Refusal, match=r"no pool has all .*: pool round1 lacks length; pool demo lacks chrf"):
+        inspect(lake_copy, "chrf + length")
+
+
+def test_best_samples_are_of_different_groups_and_texts_and_teach_something_first(lake: Lake) -> None:
+    rows = inspect(lake, "chrf", pool="demo").best.to_pylist()
+    assert [(row["value"], row["advantage"] != 0) for row in rows] == [(0.4, True), (0.9, False), (0.2, False)]
+    assert len({row["group_id"] for row in rows}) == len({row["text"] for row in rows}) == 3
+
+
+def test_one_text_of_three_groups_is_shown_once(lake_copy: Lake, publish: Callable[..., Slice]) -> None:
+    (samples,) = lake_copy.slices("samples", label="demo")
+    (chrf,) = (r for r in lake_copy.slices("rewards", label="chrf") if samples.path in r.parents)
+    texts, values = ([lake_copy.read_shard(s, i).to_pydict() for i in range(len(s.shards))] for s in (samples, chrf))
+    alike = [shard | {"text": ["eitt"] * len(shard["text"])} for shard in texts]
+    made = publish(lake_copy, "samples", alike, label="alike", parents=(lake_copy.slice(samples.parent("groups")),))
+    publish(lake_copy, "rewards", values, label="chrf", parents=(made,))
+    assert [row["value"] for row in inspect(lake_copy, "chrf", pool="alike").best.to_pylist()] == [0.4]
