@@ -5,7 +5,8 @@ and each completion is [{"role": "assistant", "content": text}]. Columns come by
 n_tokens and the batch's other lists to a parameter of that name; the prompts' further columns to parameters of their
 name, or all of them to **kwargs. Settings of the recipe are passed as keyword arguments. TRL's completion_ids,
 trainer_state and log_extra exist only while a model trains: a function that requires one is refused, one that gives it
-a default runs. The function is trusted code: its own exceptions pass through with their traceback."""
+a default runs. The function is trusted code. What it raises is one refusal with the sample and the line; --debug shows the
+traceback."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ import asyncio
 import hashlib
 import importlib
 import inspect
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -22,6 +25,7 @@ from data.refusal import Refusal, nearest
 from factory.rewards import Batch, Reward
 
 SCORES = frozenset({"scorer_logprobs", "scorer_totals", "n_scorer_tokens"})
+AGAIN = "the same command with --debug shows the whole traceback"
 LISTS = frozenset(f.name for f in fields(Batch)) - {"texts", "columns", "prompts", "replies"}
 
 
@@ -33,6 +37,8 @@ def load(name: str, use: str, given: Mapping[str, Any]) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError, SyntaxError) as error:
         raise Refusal(f"{where}: cannot import {module_name!r}: {error}", "correct `use: path.to:function`") from error
+    except Exception as error:  # the module's own code
+        raise Refusal(f"{where}: importing {module_name!r} raised {_told(error, module_name)}", AGAIN) from error
     function = getattr(module, attribute, None)
     if not callable(function):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -71,17 +77,56 @@ def source_digest(use: str) -> str:
 
 
 def score(name: str, function: Callable[..., Any], given: Mapping[str, Any], batch: Batch) -> list[Reward]:
-    """Calls the function once for the batch; None becomes a missing reward. Raises Refusal for what is no number."""
-    completions = [[{"role": "assistant", "content": text}] for text in batch.texts]
-    arguments = {"prompts": batch.prompts, "completions": completions} | _columns(name, function, given, batch)
-    accepted = inspect.signature(function).parameters
-    result = function(**{k: v for k, v in arguments.items() if k in accepted or _takes_any(function)})
-    numbers = asyncio.run(result) if inspect.iscoroutine(result) else result
+    """Calls the function once for the batch; None becomes a missing reward. Raises Refusal for what is no number or raises."""
+    try:
+        numbers = _call(name, function, given, batch)
+    except Refusal:
+        raise
+    except Exception as error:
+        where = _culprit(name, function, given, batch)
+        sample = (
+            f"a batch of {len(batch.texts)} samples"
+            if where is None
+            else f"sample {where}: {batch.texts[where][:60]!r}"
+        )
+        module = getattr(function, "__module__", "")
+        called = f"{module}:{getattr(function, '__qualname__', type(function).__name__)}"
+        raise Refusal(f"component {name!r}: {called} raised {_told(error, module)}, for {sample}", AGAIN) from error
     if not isinstance(numbers, Iterable) or isinstance(numbers, str | Mapping):
         raise Refusal(
             f"component {name!r} gave {type(numbers).__name__}, no list of numbers", "return one float or None a sample"
         )
     return [_reward(name, sample, number) for sample, number in enumerate(numbers)]
+
+
+def _call(name: str, function: Callable[..., Any], given: Mapping[str, Any], batch: Batch) -> Any:
+    completions = [[{"role": "assistant", "content": text}] for text in batch.texts]
+    arguments = {"prompts": batch.prompts, "completions": completions} | _columns(name, function, given, batch)
+    accepted = inspect.signature(function).parameters
+    result = function(**{k: v for k, v in arguments.items() if k in accepted or _takes_any(function)})
+    return asyncio.run(result) if inspect.iscoroutine(result) else result
+
+
+def _culprit(name: str, function: Callable[..., Any], given: Mapping[str, Any], batch: Batch) -> int | None:
+    """The first sample for which the function raises alone too; None where there is none, or where a call may cost money."""
+    if inspect.iscoroutinefunction(function):
+        return None
+    for sample in range(len(batch.texts)):
+        try:
+            _call(name, function, given, batch.at([sample]))
+        except Exception:
+            return sample
+    return None
+
+
+def _told(error: BaseException, module_name: str) -> str:
+    """Type, text and place of an exception: the last line within the user's module, or the line where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    source = getattr(sys.modules.get(module_name), "__file__", None)
+    places = [frame for frame in frames if frame.filename == source] or frames[-1:]
+    at = f" at {places[-1].filename}:{places[-1].lineno}" if places else ""
+    text = str(error)
+    return f"{type(error).__name__}{f': {text}' if text else ''}{at}"
 
 
 def _columns(name: str, function: Callable[..., Any], given: Mapping[str, Any], batch: Batch) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from data.refusal import Refusal
 from factory.rewards import Batch, Reward, component
 
 SOURCE = """
+import json
 LIMIT = 5
 seen = {}
 def shape(prompts, completions, **kwargs):
@@ -32,7 +33,12 @@ def nan(prompts, completions):
 def short(prompts, completions):
     return []
 def broken(prompts, completions):
-    return [1 / 0]
+    return [json.loads(c[0]['content']) for c in completions]
+def together(prompts, completions):
+    assert len(completions) == 1
+async def asked(prompts, completions):
+    seen["asked"] = seen.get("asked", 0) + 1
+    raise KeyError("x")
 """
 
 
@@ -124,9 +130,28 @@ def test_what_is_no_finite_number_is_refused(module: Path, batch: Batch, functio
         _values(function, batch)
 
 
-def test_the_function_own_error_passes_through(module: Path, batch: Batch) -> None:
-    with pytest.raises(ZeroDivisionError):
-        _values("broken", batch)
+def test_what_the_function_raises_is_one_refusal_with_sample_and_line(module: Path, batch: Batch) -> None:
+    line = SOURCE.splitlines().index("    return [json.loads(c[0]['content']) for c in completions]") + 1
+    with pytest.raises(Refusal) as refused:
+        _values("broken", Batch.of_texts(["1", "[2", "3"]))
+    what, then = refused.value.args
+    assert what.startswith("component 'mine': own_package.mine:broken raised JSONDecodeError: Expecting ',' delimiter")
+    assert what.endswith(f"at {module}:{line}, for sample 1: '[2'") and "--debug" in then
+    assert type(refused.value.__cause__).__name__ == "JSONDecodeError"  # what --debug shows
+
+
+def test_what_no_sample_raises_alone_is_told_of_the_batch(module: Path, batch: Batch) -> None:
+    with pytest.raises(Refusal, match=r"raised AssertionError at .*, for a batch of 2 samples"):
+        _values("together", batch)
+    with pytest.raises(Refusal, match=r"raised KeyError: 'x' at .*, for a batch of 2 samples"):
+        _values("asked", batch)
+    assert sys.modules["own_package.mine"].seen["asked"] == 1  # what may be paid for is asked no second time
+
+
+def test_what_a_module_raises_when_it_is_imported_is_a_refusal(module: Path) -> None:
+    module.with_name("worse.py").write_text("import json\n\nlimit = undefined\n")
+    with pytest.raises(Refusal, match=r"importing 'own_package.worse' raised NameError: .*worse.py:3"):
+        component({"use": "own_package.worse:f"}, "mine")
 
 
 def test_the_identity_follows_the_source_not_the_place(
