@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from data.measures import LOWER_IS_BETTER
 from data.report.chart import interval
 from data.report.parts import Cell, Section, Table, Words, table
 from data.report.source import Source
@@ -47,13 +48,15 @@ DIFFERENCES = ("policy", "minus", "difference", "interval", "low", "high", "n", 
 
 
 def _figures(key: Key, rows: Sequence[Row]) -> Table:
-    """A row a policy, the largest value first; their bars share a scale."""
+    """A row a policy, the best value first; their bars share a scale."""
     span, published = _span(rows, "value"), any(row["source"] == "published" for row in rows)
-    ordered = sorted(rows, key=lambda row: (row["value"] is None, -(row["value"] or 0.0)))
+    sign = 1.0 if key[1] in LOWER_IS_BETTER else -1.0
+    ordered = sorted(rows, key=lambda row: (row["value"] is None, sign * (row["value"] or 0.0)))
     lines = [row | {"interval": _bar(row, "value", span)} for row in ordered]
-    note = "Published figures were not measured here: other prompts, other shots." if published else ""
+    notes = ["Lower is better."] if key[1] in LOWER_IS_BETTER else []
+    notes += ["Published figures were not measured here: other prompts, other shots."] if published else []
     names = FIGURES if published else FIGURES[:-2]
-    return table(": ".join(key), lines, names, note=note, wraps=frozenset({"origin"}))
+    return table(": ".join(key), lines, names, note=" ".join(notes), wraps=frozenset({"origin"}))
 
 
 def _differences(source: Source) -> list[Row]:

@@ -15,6 +15,7 @@ from data.report.parts import Code, Drawings, Figures, Section, Words, table
 from data.report.source import Source, policy_of
 
 TEXTS = frozenset({"prompt", "text"})
+CHOSEN = "One a group and no text twice; those with an advantage first."
 CHARTS = 24  # histograms of components
 
 
@@ -35,8 +36,8 @@ def section(source: Source) -> Section | str:
         table("Components, and the expression", found.components),
         Drawings("Rewards by component, and the advantage they make", _rewards(judged)),
         Drawings("Lengths", [("tokens of a sample", histogram(_lengths(judged)))]),
-        table("Best samples", found.best, folded=True, wraps=TEXTS),
-        table("Worst samples", found.worst, folded=True, wraps=TEXTS),
+        table("Best samples", found.best, note=CHOSEN, folded=True, wraps=TEXTS),
+        table("Worst samples", found.worst, note=CHOSEN, folded=True, wraps=TEXTS),
     ]
     if len(judged.parts) > 2:
         parts.append(table("Correlation over samples", found.correlation, verbatim=True))

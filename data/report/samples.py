@@ -7,6 +7,7 @@ sample's text, a sample is coloured whole. Writes nothing."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,40 +32,37 @@ def section(source: Source) -> Section | str:
     judged = source.judged
     if judged is None or not len(judged.order):
         return "the lake has no pool of samples." if judged is None else "no sample of the pool has a reward."
-    groups = np.searchsorted(judged.starts, np.arange(len(judged.values)), "right")
-    chosen = choose(judged.order, groups)
+    reader, order = PoolSamples(source.lake, judged.pool), judged.order
+    best, worst = (reader.distinct(turned, judged, ENDS).tolist() for turned in (order, order[::-1]))
+    chosen = choose(order.tolist(), best, worst)
     ordinals = np.array([ordinal for ordinal, _ in chosen])
-    told = _Told.of(source, judged, ordinals)
+    told = _Told.of(source, judged, ordinals, reader.prompts)
     rows = [told.sample(place, tag) for place, (_, tag) in enumerate(chosen)]
     shown = (
-        f"{len(rows)} of {len(judged.values)} samples: the best and the worst, one a group, and others evenly between."
+        f"{len(rows)} of {len(judged.values)} samples: the best and the worst, one a group and those with an advantage first, "
+        "and others evenly between."
     )
     said = f"{shown} A search looks at all of these."
     return Section("samples", "Samples", [Samples(rows, told.scorer, f"{said} {told.note}")])
 
 
-def choose(order: np.ndarray, groups: np.ndarray) -> list[tuple[int, str]]:
-    """(ordinal, why) of the samples shown: best and worst in turn, one a group each, then others evenly by rank.
+def choose(order: Sequence[int], best: Sequence[int], worst: Sequence[int]) -> list[tuple[int, str]]:
+    """(ordinal, why) of the samples shown: best and worst in turn, then others evenly by rank.
 
-    order: ordinals, best first; groups: (samples,) a number a group. Equal samples of one group would fill the page.
+    order: ordinals of all samples, best first; best, worst: those that stand first, as `inspect` chooses them.
 
-    >>> [tag for _, tag in choose(np.arange(5), np.array([0, 0, 0, 1, 1]))]
-    ['best 1', 'worst 1', 'best 2', 'worst 2', 'rank 2']
+    >>> [tag for _, tag in choose([4, 2, 0, 1, 3], [4, 1], [3, 1])]
+    ['best 1', 'worst 1', 'best 2', 'rank 2', 'rank 3']
     """
-    best = _one_a_group(order, groups)
-    worst = [o for o in _one_a_group(order[::-1], groups) if o not in set(best)]
-    ends = [[(o, f"{name} {i + 1}") for i, o in enumerate(found)] for name, found in (("best", best), ("worst", worst))]
+    others = [o for o in worst if o not in set(best)]
+    ends = [
+        [(o, f"{name} {i + 1}") for i, o in enumerate(found)] for name, found in (("best", best), ("worst", others))
+    ]
     turns = [found[i] for i in range(ENDS) for found in ends if i < len(found)]
     taken = {ordinal for ordinal, _ in turns}
-    rest = [(int(o), f"rank {rank + 1}") for rank, o in enumerate(order.tolist()) if o not in taken]
+    rest = [(o, f"rank {rank + 1}") for rank, o in enumerate(order) if o not in taken]
     steps = np.linspace(0, len(rest) - 1, min(BETWEEN, len(rest))).astype(int).tolist()
     return turns + [rest[i] for i in dict.fromkeys(steps)]
-
-
-def _one_a_group(order: np.ndarray, groups: np.ndarray) -> list[int]:
-    firsts = np.sort(np.unique(groups[order], return_index=True)[1])
-    found: list[int] = order[firsts[:ENDS]].tolist()
-    return found
 
 
 @dataclass
@@ -84,7 +82,7 @@ class _Told:
     left: int = TOKENS
 
     @classmethod
-    def of(cls, source: Source, judged: Judged, ordinals: np.ndarray) -> _Told:
+    def of(cls, source: Source, judged: Judged, ordinals: np.ndarray, prompts: dict[int, str]) -> _Told:
         """Read them."""
         pool, vector = judged.pool, judged.advantages.vector
         rows = rows_at(source.lake, pool.samples, ordinals, ["text", "token_ids", "n_tokens", "finish_reason"])
@@ -100,7 +98,6 @@ class _Told:
         numbers = {n: v[ordinals] for n, v in judged.parts.items()}
         kept = np.abs(vector[vector != 0])
         scale = float(np.quantile(kept, 0.95)) if len(kept) else 1.0
-        prompts = PoolSamples(source.lake, pool).prompts
         return cls(rows, prompts, numbers, vector[ordinals], scale, scores, name, values, tokenizer, " ".join(notes))
 
     def sample(self, place: int, tag: str) -> Sample:

@@ -55,6 +55,13 @@ MUTATIONS: list[Mutation] = [
         "report: a setting's place among all",
         named(SECTIONS, "test_an_average_makes_no_setting_differ_and_stands_apart"),
     ),
+    Mutation(
+        "data/report/evaluation.py",
+        "1.0 if key[1] in LOWER_IS_BETTER",
+        "-1.0 if key[1] in LOWER_IS_BETTER",
+        "report: the worst of less is first",
+        named(SECTIONS, "test_the_best_policy_stands_first_also_where_less_is_better"),
+    ),
     Mutation(CHART, "(x - begin) * scale", "x * scale", "report: an interval from 0", SCALE),
     Mutation(CHART, "HEIGHT - BELOW - (value", "ABOVE + (value", "report: curves upside down", GAPS),
     Mutation(CHART, "points[-1]]", "points[0]]", "report: a curve's last point", END),

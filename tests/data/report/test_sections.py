@@ -67,6 +67,18 @@ def test_figures_come_with_the_leaderboards_intervals_and_pairs_with_their_diffe
     } >= {("r1", 0.5)}
 
 
+def test_the_best_policy_stands_first_also_where_less_is_better(empty_lake: Lake, publish: Any, tmp_path: Path) -> None:
+    for policy, value in (("middle", 0.5), ("small", 0.25), ("large", 1.0)):
+        shared = {"policy": [policy], "model_id": [policy], "benchmark": ["b"], "item": ["0"]}
+        metrics = [("exact", value), ("bits", value), ("bytes", 1.0), ("repetition", value)]
+        publish(empty_lake, "evaluations", [shared | {"metrics": [metrics]}], label="r", content=policy)
+    tables = {table.title: table for table in parts(evaluation.section(Source(empty_lake, tmp_path)), "table")}
+    order = {name: [row["policy"] for row in by_name(table)] for name, table in tables.items()}
+    assert order["b: exact"] == ["large", "middle", "small"]
+    assert order["b: bits_per_byte"] == order["b: repetition"] == ["small", "middle", "large"]
+    assert "Lower is better" in tables["b: repetition"].note and not tables["b: exact"].note
+
+
 @pytest.mark.parametrize("expression", ["chrf + length", "-1*length"])
 def test_what_inspect_shows_is_there(lake: Lake, tmp_path: Path, expression: str) -> None:
     source = Source(lake, tmp_path, "demo", expression)
@@ -107,7 +119,14 @@ def test_the_reward_is_the_newest_runs_on_this_pool_or_what_the_pool_has(
 def test_best_and_worst_samples_stand_first_and_shades_follow_the_advantage(source: Source) -> None:
     (shown,) = parts(samples.section(source), "samples")
     assert [row.tag for row in shown.rows[:3]] == ["best 1", "worst 1", "best 2"]
-    assert shown.rows[0].figures[1] == ("chrf", 0.9) and shown.rows[1].figures[1] == ("chrf", 0.1)
+    assert shown.rows[0].figures[1] == ("chrf", 0.4) and shown.rows[1].figures[1] == (
+        "chrf",
+        0.1,
+    )  # 0.9 has no advantage
+    found = inspect(source.lake, "chrf", pool="demo", rows=samples.ENDS)
+    for name, rows in (("best", found.best), ("worst", found.worst)):
+        keys = [f"{row['group_id']}/{row['sample_index']}" for row in rows.to_pylist()]
+        assert {row.key for row in shown.rows if row.tag.startswith(name)} <= set(keys)
     assert shown.rows[1].classes == "n4 u" and "".join(piece.text for piece in shown.rows[1].pieces) == "svar 0.0 ð"
     assert shown.by_surprise is None and len(shown.rows) == 7  # the eighth has no value
 
