@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from data.columns import Column
 from data.lake import Lake
-from data.measures import MEASURES
+from data.measures import LOWER_IS_BETTER, MEASURES, NEITHER
 from data.refusal import Refusal
 from data.relations import Definition, View, journal_files, literal
 
@@ -36,6 +36,12 @@ LEADERBOARD = View(
             "high", pa.float64(), "upper end of the 95 % bootstrap interval; null: none is known, or nothing varies"
         ),
         Column("n", pa.int64(), "items that have a value; null for a probe and for published figures"),
+        Column(
+            "rank",
+            pa.int64(),
+            "1: the best of its recipe, benchmark, metric and source (the lowest bits_per_byte, foreign_words, repetition; the "
+            "highest of others); null: published, no value, or a metric that is neither good nor bad (kl, length, …_radius)",
+        ),
         Column(
             "source",
             pa.string(),
@@ -83,6 +89,8 @@ def leaderboard(lake: Lake) -> Definition:
     sql = _newest(lake) + _LEADERBOARD.format(
         whole=_values([(name, list(m.needs)) for name, m in MEASURES.items()]),
         published=_values(list(published())),
+        lower=", ".join(map(literal, sorted(LOWER_IS_BETTER))),
+        neither=", ".join(map(literal, sorted(NEITHER))),
     )
     return Definition(sql, needs=("evaluations", "intervals", "metrics", "runs"))
 
@@ -154,7 +162,8 @@ sure AS (
 probes AS (
     SELECT run, step, value, string_split(name, '/') AS path FROM metrics
     WHERE starts_with(name, 'probe/') AND value IS NOT NULL
-    QUALIFY step = max(step) OVER (PARTITION BY run))
+    QUALIFY step = max(step) OVER (PARTITION BY run)),
+figures AS (
 SELECT policy, benchmark, metric, coalesce(o.value, s.value) AS value, s.low, s.high, coalesce(o.n, s.n) AS n,
        'evaluation' AS source, NULL::INTEGER AS step, label AS recipe, NULL::VARCHAR AS origin
 FROM own o FULL JOIN sure s USING (label, policy, benchmark, metric)
@@ -163,7 +172,13 @@ SELECT run, array_to_string(path[:-2], '/'), path[-1], value, NULL, NULL, NULL, 
 FROM probes LEFT JOIN (SELECT run, any_value(recipe) AS recipe FROM runs GROUP BY run) USING (run)
 UNION ALL
 SELECT policy, benchmark, metric, value, NULL, NULL, NULL, 'published', NULL, NULL, origin
-FROM ({published}) p(policy, benchmark, metric, value, origin) WHERE benchmark IN (SELECT benchmark FROM latest)
+FROM ({published}) p(policy, benchmark, metric, value, origin) WHERE benchmark IN (SELECT benchmark FROM latest))
+SELECT policy, benchmark, metric, value, low, high, n,
+       CASE WHEN source <> 'published' AND value IS NOT NULL AND metric NOT IN ({neither}) AND NOT ends_with(metric, '_radius')
+       THEN rank() OVER (PARTITION BY recipe, benchmark, metric, source
+                         ORDER BY CASE WHEN metric IN ({lower}) THEN value ELSE 0 - value END NULLS LAST) END AS rank,
+       source, step, recipe, origin
+FROM figures
 """
 
 _DIFFERENCES = """,

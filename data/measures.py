@@ -161,6 +161,12 @@ MEASURES: dict[str, Measure] = {
 }
 
 
+LOWER_IS_BETTER = frozenset({"bits_per_byte", "foreign_words", "repetition"})
+"""Names of metrics of which the lowest value is the best; of all others it is the highest."""
+NEITHER = frozenset({"kl", "length"})
+"""Names of metrics that are no merit either way; half widths (`…_radius`) are none too."""
+
+
 def measured(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """What a benchmark whose items carry these names is shown by: measure → its parts, and every other name → itself.
 

@@ -123,6 +123,22 @@ def test_recipes_that_measure_the_same_share_no_differences(board):
     assert [tuple(row.values()) for row in found] == [("demo", "p", 0.0), ("other", "q", 0.0)]
 
 
+def test_rank_1_is_the_best_of_a_recipe_whichever_way_its_metric_points(board):
+    fit = {"p": (30.0, 1.0, 5.0), "q": (10.0, 1.0, 9.0), "r": (20.0, 0.0, 7.0)}
+    for policy, (bits, right, length) in fit.items():
+        evaluate(board, policy, [{"bits": bits, "bytes": 10.0, "exact": right, "length": length, "f1_radius": right}])
+    other = [
+        {"policy": "p", "model_id": "m", "benchmark": "b", "item": "0", "metrics": [("exact", 0.25), ("f1", None)]}
+    ]
+    publish(board, "evaluations", Key({"policy": "p", "benchmark": "b"}, contents=("other",)), other, "other")
+    rows = board.sql("FROM leaderboard").to_pylist()
+    ranks = {(row["recipe"], row["metric"], row["policy"]): row["rank"] for row in rows}
+    assert [ranks["demo", "bits_per_byte", p] for p in "pqr"] == [3, 1, 2]
+    assert [ranks["demo", "exact", p] for p in "pqr"] == [1, 1, 3]
+    assert ranks["other", "exact", "p"] == 1 and ranks["other", "f1", "p"] is None
+    assert {ranks["demo", metric, p] for metric in ("length", "f1_radius") for p in "pqr"} == {None}
+
+
 def test_published_figures_stand_beside_own_ones_of_that_benchmark_and_are_never_compared(board):
     compare(board, evaluate(board, "p", exact(0, 1)))
     assert set(board.sql("SELECT source FROM leaderboard")["source"].to_pylist()) == {"evaluation"}
@@ -131,7 +147,7 @@ def test_published_figures_stand_beside_own_ones_of_that_benchmark_and_are_never
     assert len(rows) == len(published()) == 10
     for row in rows:
         assert row["benchmark"] == "foqa" and row["origin"] and row["recipe"] is None
-        assert row["low"] is row["high"] is row["n"] is row["step"] is None
+        assert row["low"] is row["high"] is row["n"] is row["step"] is row["rank"] is None
     assert board.sql("FROM differences").num_rows == 0
 
 

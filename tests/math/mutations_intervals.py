@@ -38,6 +38,7 @@ STALE = shown("test_intervals_of_an_older_evaluation_are_shown_no_more")
 MIRROR = shown("test_differences_stand_both_ways_round")
 PARTS = shown("test_a_whole_set_measure_stands_in_place_of_its_parts")
 PUBLISHED = shown("test_published_figures_stand_beside_own_ones_of_that_benchmark_and_are_never_compared")
+RANKED = shown("test_rank_1_is_the_best_of_a_recipe_whichever_way_its_metric_points")
 LATER = named("tests/factory/stages/test_intervals.py")
 
 # fmt: off
@@ -75,6 +76,11 @@ MUTATIONS = [
              PUBLISHED),
     Mutation(BOARD, "intervals i JOIN fresh USING (slice, label, policy, benchmark) WHERE i.against IS NULL",
              "intervals i JOIN fresh USING (slice, label, policy, benchmark)", "leaderboard: differences among figures", STALE),
+    Mutation(BOARD, "THEN value ELSE 0 - value END NULLS LAST", "THEN 0 - value ELSE value END NULLS LAST",
+             "leaderboard: the worst is the first", RANKED),
+    Mutation(BOARD, "WHEN metric IN ({lower}) THEN value", "WHEN false THEN value", "leaderboard: most bits are the best", RANKED),
+    Mutation(BOARD, "PARTITION BY recipe, benchmark, metric, source", "PARTITION BY benchmark, metric, source",
+             "leaderboard: recipes ranked together", RANKED),
     Mutation(RELATIONS, 'in ("evaluations", "intervals")', 'in ("evaluations",)', "intervals: older ones count too", STALE),
     Mutation(STAGE, "context.lake.renew(slice_)", "pass", "intervals: an older model's evaluation, found, stays older", LATER),
 ]
