@@ -37,6 +37,22 @@ def say_counts(reading: Reading, pool: pools.Pool, found: PoolAdvantages, in_los
         reading.notes.append(f"the teacher's answer joins the statistics of {joined} groups where no sample passes")
 
 
+def why_none_is_left(found: PoolAdvantages, zero_variance: str) -> str:
+    """What took each group of a pool, where none is left: no spread, too few samples, or none but such as were cut by length."""
+    advantages, figures = found.advantages, found.advantages.figures
+    left = np.zeros(len(found.group_starts), np.int64)
+    if len(left):
+        left = np.add.reduceat(advantages.in_loss.astype(np.int64), found.group_starts)
+    cut = int((advantages.group_kept & (left == 0)).sum())
+    empty = int((advantages.group_kept & (left > 0)).sum())
+    flat = figures["zero_variance"] if zero_variance == "drop" else 0
+    said = [f"{flat} have no spread", f"{figures['too_few']} fewer than two valid samples"]
+    said += [f"{cut} no valid sample but such as were cut by length (replay.truncated=keep takes them)"] if cut else []
+    said += [f"{empty} no sample with tokens, or token rewards, to learn from"] if empty else []
+    total = f"; {figures['truncated']} of {figures['samples']} samples were cut" if figures["truncated"] else ""
+    return ", ".join(said) + total
+
+
 def sampling(lake: Lake, pool: pools.Pool, reading: Reading) -> tuple[float, int, bool]:
     """Temperature and longest sample of the pool, and whether μ was rescored; says what makes the weights less exact."""
     columns = ["temperature", "max_tokens", "logprobs_mode", "support"]

@@ -6,6 +6,7 @@ anything."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from data.refusal import Refusal, nearest
 from trainer.components import component_names, find_components, imported_rewards
 from trainer.config import TrainerRecipe
 from trainer.objectives import needs, support_kind
-from trainer.pool_notes import sampling, say_counts, say_weights
+from trainer.pool_notes import sampling, say_counts, say_weights, why_none_is_left
 
 if TYPE_CHECKING:
     from data.pool_advantages import PoolAdvantages
@@ -201,8 +202,8 @@ def _in_loss(
             )
         raise Refusal(
             f"reward {recipe.reward!r} leaves no group of {pool.samples.path} to learn from: of {figures['groups']} groups "
-            f"{figures['zero_variance']} have no spread, {figures['too_few']} fewer than two valid samples",
-            f"python -m data inspect {recipe.reward!r} --lake {recipe.lake}",
+            + why_none_is_left(found, recipe.trainer.replay.zero_variance),
+            f"python -m data inspect {shlex.quote(recipe.reward or '')} --pool {pool.samples.label} --lake {recipe.lake}",
         )
     return in_loss, float(found.lengths[in_loss].mean())
 

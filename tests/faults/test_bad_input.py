@@ -214,7 +214,7 @@ def test_an_expression_that_is_no_scalar_or_names_nothing(refuses, command, expr
 @rows(
     ("none to train from", None, "trainer reward=null", "the recipe has no reward"),
     ("an empty one", None, "data inspect ''", "not one expression but 0"),
-    ("without spread", None, "trainer 'reward=0*chrf'", "no group", "5 have no spread"),
+    ("without spread", None, "trainer 'reward=0*chrf'", "no group", "5 have no spread", "--pool"),
     ("null everywhere", None, "trainer 'reward=null + chrf'", "no group", "5 fewer than two valid"),
     ("where of nothing", None, "trainer where=chff>1", "did you mean 'chrf'"),
     ("where of raft", None, "trainer where=chff>1 objective=raft losses.bc=0", "did you mean 'chrf'"),

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.advantages import advantages
 from data.lake import Key
 from data.pool import scores_key
+from data.pool_advantages import PoolAdvantages
 from data.refusal import Refusal
 from trainer.config import Shaping
 from trainer.forecast import expected_ess, forecast
 from trainer.pool_groups import token_advantages
+from trainer.pool_notes import why_none_is_left
 from trainer.replay import Group
 from trainer.sources import Reading, resolve
 
@@ -73,6 +76,22 @@ def test_a_teacher_without_scores_is_refused_with_the_stage_that_makes_them(made
         resolve(made.with_(objective="minillm", teacher=TEACHER, **POOL))
     with pytest.raises(Refusal, match="the recipe has none"):
         resolve(made.with_(objective="minillm", **POOL))
+
+
+def test_why_no_group_is_left_counts_those_whose_samples_were_cut() -> None:
+    values = np.array([1.0, 1, 2, 2, 3, 3, 4, 4, 0, 1, np.nan, 1])
+    cut = np.arange(12) >= 8
+    starts = np.arange(0, 12, 2)
+    found = advantages(values, ~np.isnan(values), starts, truncated=cut)
+    whole = PoolAdvantages(values, ~cut, starts, found, np.ones(12), "SELECT", ())
+    said = why_none_is_left(whole, "drop")
+    assert said == (
+        "4 have no spread, 1 fewer than two valid samples, 1 no valid sample but such as were cut by length "
+        "(replay.truncated=keep takes them); 4 of 12 samples were cut"
+    )
+    kept = advantages(values[:4], np.ones(4, bool), starts[:2], zero_variance="keep", truncated=np.ones(4, bool))
+    flat = PoolAdvantages(values[:4], ~cut[:4], starts[:2], kept, np.ones(4), "SELECT", ())
+    assert why_none_is_left(flat, "keep").startswith("0 have no spread, 0 fewer than two valid samples, 2 no valid")
 
 
 def test_raw_rewards_come_with_their_groups_mean_and_only_where_they_are_asked_for(made: Any) -> None:
