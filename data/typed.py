@@ -109,6 +109,12 @@ def again(section: str, recipe: str, given: Sequence[str] = (), without: Iterabl
     return typed.again(section, given, without)
 
 
+def words() -> list[str] | None:
+    """Flags and overrides of the job that runs, for its record; None where none were typed."""
+    typed = now()
+    return None if typed is None else [*typed.flags, *typed.words]
+
+
 def first_time(line: str) -> bool:
     """Whether no job before this one in the same sweep has said the line; it is remembered as said."""
     typed = now()

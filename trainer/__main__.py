@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.command import Command
+from data.jobs import Job
 from data.settings import constructed
 from trainer.config import TrainerRecipe
 
+if TYPE_CHECKING:
+    from trainer.journal import Run
 
-def body(recipe: TrainerRecipe) -> None:
+
+def body(recipe: TrainerRecipe) -> Run:
     """Train one run; torch is imported here, so that --help answers at once."""
     from trainer.loop import train
 
-    train(recipe)
+    return train(recipe)
+
+
+def check(jobs: Sequence[Job]) -> None:
+    """Refuse a sweep that could not end."""
+    from trainer.sweep import check_jobs
+
+    check_jobs(jobs)
+
+
+def closing(jobs: Sequence[Job], runs: Sequence[Run]) -> str:
+    """The table of a sweep's runs."""
+    from trainer import sweep
+
+    return sweep.closing(jobs, runs)
 
 
 def objectives() -> dict[str, list[str]]:
@@ -38,6 +58,8 @@ COMMAND = Command(
         "torchrun --nproc-per-node 2 -m trainer recipe=demo",
     ),
     names=objectives,
+    check=check,
+    closing=closing,
 )
 
 if __name__ == "__main__":

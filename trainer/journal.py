@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -19,9 +19,11 @@ from data.config import Recipe
 from data.lake import Lake
 from data.refusal import Refusal, nearest
 from data.storage import disk_refusal, read_shard, replace_durably
+from data.typed import again
 
 RECORD, METRICS = "run.json", "metrics.jsonl"
 NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
+CHANGES, WIDE = 3, 40  # settings named where two configurations differ, and characters of a value
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def claim(recipe: Recipe, hash_: str) -> tuple[Run, str]:
             f"run={name}: letters, digits, dot, dash and underscore only", f"run={re.sub(r'[^A-Za-z0-9]', '-', name)}"
         )
     run = Run(name, runs / name)
-    record, again = run.record, f"python -m trainer recipe={recipe.name} resume={name}"
+    record, other = run.record, again("trainer", recipe.name, ["run=ANOTHER_NAME"], ("resume",))
     if record is None:
         if settings.resume:
             known = [path.parent.name for path in runs.glob(f"*/{RECORD}")]
@@ -119,20 +121,46 @@ def claim(recipe: Recipe, hash_: str) -> tuple[Run, str]:
     same, finished = record["configuration_hash"] == hash_, record["status"] != "running"
     if settings.resume and not same:
         raise Refusal(
-            f"run {name} was started under another configuration or from other slices",
-            "give the same settings again, or run=ANOTHER_NAME",
+            f"run {name} was started under another configuration or from other slices{_changes(record, recipe)}",
+            f"give the same settings again, or {other}",
         )
     if settings.resume and finished:
-        raise Refusal(f"run {name} is {record['status']}: nothing is left to train", "run=ANOTHER_NAME")
+        raise Refusal(f"run {name} is {record['status']}: nothing is left to train", other)
     if settings.resume:
         return run, "resumed"
     if settings.reuse and same:
         return run, "found" if finished else "resumed"
-    if settings.reuse:
-        raise Refusal(f"run {name} exists under another configuration", f"run=ANOTHER_NAME, or rm -r {run.folder}")
-    raise Refusal(
-        f"run {name} exists" + ("" if finished else " and is not finished"), "run=ANOTHER_NAME" if finished else again
-    )
+    if not same:
+        raise Refusal(f"run {name} exists under another configuration{_changes(record, recipe)}", other)
+    if finished:
+        raise Refusal(f"run {name} exists", other)
+    raise Refusal(f"run {name} exists and is not finished", again("trainer", recipe.name, [f"resume={name}"], ("run",)))
+
+
+def _changes(record: Mapping[str, Any], recipe: Recipe) -> str:
+    """What differs between a run's settings and a recipe's, as a clause: the first three of them."""
+    before, now = _flat(record.get("configuration") or {}), _flat(json.loads(json.dumps(asdict(recipe))))
+    outside = {"lake", "runs", "trainer.run", "trainer.resume", "trainer.reuse"}
+    both = [k for k in now | before if k not in outside and k.partition(".")[0] not in ("factory", "executor")]
+    keys = [k for k in both if before.get(k) != now.get(k)]
+    told = [f"{k.removeprefix('trainer.')} {_short(before.get(k))} → {_short(now.get(k))}" for k in keys[:CHANGES]]
+    more = f" and {len(keys) - CHANGES} more" if len(keys) > CHANGES else ""
+    return f": {', '.join(told)}{more}" if told else ": other slices or weights, the settings are the same"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their whole keys; a list is one value, and so is what is empty."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
+        )
+    return found
+
+
+def _short(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= WIDE else text[: WIDE - 1] + "…"
 
 
 def claim_made(name: str, runs: str) -> Run:
@@ -148,7 +176,7 @@ def claim_made(name: str, runs: str) -> Run:
 def refuse_other(run: Run, hash_: str) -> None:
     """Refuse a run that exists and was made from something else."""
     if run.record is None or run.record["configuration_hash"] != hash_:
-        raise Refusal(f"run {run.name} exists and is another model", f"run=ANOTHER_NAME, or rm -r {run.folder}")
+        raise Refusal(f"run {run.name} exists and is another model", "run=ANOTHER_NAME")
 
 
 def _refuse_journalled(recipe: Recipe, run: Run) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from data.lake import Lake
 from data.refusal import Refusal
+from data.typed import first_time, words
 from trainer import checkpoint, schedule
 from trainer.config import TrainerRecipe
 from trainer.distributed import world
@@ -45,7 +46,7 @@ def train(recipe: TrainerRecipe) -> Run:
         here.say(f"found run {run.name} of this configuration: nothing to train")
         return run
     training, cursors = here.together(lambda: prepare(recipe, reading, run, here, resumed=how == "resumed"))
-    for note in reading.notes if how == "new" else []:
+    for note in filter(first_time, reading.notes if how == "new" else []):
         here.say(note)
     record = {
         "configuration": configuration(recipe),
@@ -54,6 +55,7 @@ def train(recipe: TrainerRecipe) -> Run:
         "slices": reading.paths,
         "reward_sql": reading.reward_sql,
         "policy": reading.start.model_id,
+        "words": words(),
         "status": "running",
     }
     if recipe.trackers:

@@ -13,6 +13,7 @@ import torch
 
 from data.lake import Lake
 from data.refusal import Refusal
+from data.typed import first_time
 from trainer import checkpoint, memory
 from trainer.adapter import adapted, wanted, with_adapter
 from trainer.config import TrainerRecipe
@@ -48,8 +49,8 @@ def prepare(
     saved = checkpoint.newest(run.folder) if resumed else None
     _estimated(recipe, reading, here)
     policy = ready(_load(recipe, reading, here), recipe, here)
-    if policy.reason:
-        here.say(f"layout {policy.layout}: {policy.reason}")
+    if policy.reason and first_time(said := f"layout {policy.layout}: {policy.reason}"):
+        here.say(said)
     if reading.answers is not None:
         reading.answers = fitting(reading.answers, context_length(policy), reading.notes)
     probe = prober(Lake.open(recipe.lake), recipe, reading, policy)
@@ -141,7 +142,8 @@ def _estimated(recipe: TrainerRecipe, reading: Reading, here: World) -> None:
     sizes = memory.estimate(shape, settings.optimiser, load)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     free = memory.free_memory(device)
-    here.say(memory.line(sizes, free))
+    if first_time(f"memory {sizes}"):  # what is free differs from job to job
+        here.say(memory.line(sizes, free))
     memory.refuse_too_much(sizes, settings.optimiser, load.tokens, free)
 
 

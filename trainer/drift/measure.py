@@ -51,6 +51,8 @@ class Measured:
     figures: dict[str, float]
     value: Value
     verdict: Verdict
+    words: list[str] | None = None
+    """Flags and overrides that the run was started with; None where no command started it, or an older one."""
 
 
 def measure(settings: DriftSettings) -> Measured:
@@ -83,7 +85,17 @@ def measure(settings: DriftSettings) -> Measured:
     weighted = bool(WEIGHTED & set(parse_objective(recipe.trainer.objective)))
     size = max(2, round(len(sample_n) / len(groups)))
     judged = verdict(figures, sample_weights=weighted, samples=size)
-    return Measured(recipe, folder, pool.pool.samples.path, len(groups), counts["groups"], figures, found, judged)
+    return Measured(
+        recipe,
+        folder,
+        pool.pool.samples.path,
+        len(groups),
+        counts["groups"],
+        figures,
+        found,
+        judged,
+        record.get("words"),
+    )
 
 
 def _policy(folder: Path, start: Path, recipe: TrainerRecipe) -> Policy:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from data.command import recipes
+from data.typed import Typed
+from trainer.config import TrainerSettings
 from trainer.drift.config import DriftSettings
 from trainer.drift.measure import Measured
 
@@ -57,8 +60,16 @@ def _value(measured: Measured) -> list[str]:
 
 
 def _next(settings: DriftSettings, measured: Measured) -> str:
-    places = f"lake={settings.lake} runs={settings.runs}"
-    name = measured.recipe.name
+    """The command that goes on, with the words that the run was started with."""
+    places, name = [f"lake={settings.lake}", f"runs={settings.runs}"], measured.recipe.name
+    own = TrainerSettings.__dataclass_fields__
+    typed = Typed.of("trainer", measured.words or [f"recipe={name}"], own)
     if measured.verdict.replay:
-        return f"python -m trainer recipe={name} {places} run=ANOTHER_NAME steps=MORE"
-    return f"python -m factory recipe={name} {places} policy=run:{settings.run} 'stages=[samples,scores,rewards]'"
+        command = typed.again("trainer", [*places, "run=ANOTHER_NAME", "steps=MORE"], ("resume",))
+    else:
+        command = typed.again(
+            "factory", [*places, f"policy=run:{settings.run}", "stages=[samples,scores,rewards]"], ("pool",)
+        )
+    if measured.words is None and name not in recipes([]):
+        command += f"   (with the --config-dir that has recipe/{name}.yaml)"
+    return command
