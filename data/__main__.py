@@ -77,13 +77,19 @@ def sql(
 
 @app.command()
 def tables(lake: LakeOption = DEFAULT_LAKE) -> None:
-    """List tables with their rows, slices and bytes, and the views."""
+    """List tables with their rows, slices and bytes; the views; the labels of slices, pools first."""
     from data.lake import Lake
-    from data.overview import overview
+    from data.overview import labels, overview
     from data.show import as_text
 
-    held, views = overview(Lake.open(lake, must_exist=True))
-    typer.echo(as_text(held, "tables") + "\n" + as_text(views, "views"), nl=False)
+    opened = Lake.open(lake, must_exist=True)
+    held, views = overview(opened)
+    parts = (
+        as_text(held, "tables"),
+        as_text(views, "views"),
+        as_text(labels(opened), "labels; those with samples are pools"),
+    )
+    typer.echo("\n".join(parts), nl=False)
 
 
 @app.command()
@@ -145,18 +151,19 @@ def report(
 
 @app.command()
 def verify(lake: LakeOption = DEFAULT_LAKE) -> None:
-    """Check every slice: files, sha256, rows, keys, parents."""
+    """Check every slice: files, sha256, rows, keys, parents. Every fault is a line."""
     from data.lake import Lake
     from data.verify import verify as check
 
-    result = check(Lake.open(lake, must_exist=True))
+    opened = Lake.open(lake, must_exist=True)
+    result = check(opened)
     typer.echo(", ".join(f"{name} {count}" for name, count in result.counts.items()) or "nothing to verify")
     if result.faults:
-        shown = "; ".join(result.faults[:5]) + ("; …" if len(result.faults) > 5 else "")
-        raise Refusal(
-            f"{len(result.faults)} faults: {shown}",
-            "remove the damaged files, then run the factory's stages of those slices again",
-        )
+        one = len(result.faults) == 1
+        for fault in () if one else result.faults:
+            typer.echo(f"fault: {fault}")
+        counted = "1 fault" if one else f"{len(result.faults)} faults, all in the list above, the first"
+        raise Refusal(f"{counted}: {result.faults[0]}", result.next_step(opened))
     typer.echo("no faults")
 
 
@@ -203,7 +210,10 @@ def card(
 
 LabelOption = Annotated[
     list[str] | None,
-    typer.Option("--label", help="Only slices of this label, and what they were made from; repeatable."),
+    typer.Option(
+        "--label",
+        help="Only slices of this label, what was computed of them (scores, rewards), and what all that was made from; repeatable.",
+    ),
 ]
 SliceOption = Annotated[
     list[str] | None,
@@ -222,7 +232,7 @@ def push(
     slice: SliceOption = None,
     replace: ReplaceOption = False,
 ) -> None:
-    """Copy the lake, or some slices of it, to another place; what is there already is not copied again."""
+    """Copy the lake, or a part of it, to another place; what is there already is not copied again."""
     _copy(lake, place, label, slice, replace)
 
 
@@ -234,7 +244,7 @@ def pull(
     slice: SliceOption = None,
     replace: ReplaceOption = False,
 ) -> None:
-    """Copy a lake, or some slices of it, from another place into this one."""
+    """Copy a lake, or a part of it, from another place into this one."""
     _copy(place, lake, label, slice, replace)
 
 
@@ -286,7 +296,7 @@ def pairs(
     seed: Annotated[int, typer.Option(help="Draws items, order and sides.")] = 0,
     repeats: Annotated[float, typer.Option(min=0, max=0.5, help="Share of pairs shown again, sides changed.")] = 0.1,
     label: Annotated[
-        str | None, typer.Option(help="Only evaluations of this recipe; the newest of all unless given.")
+        str | None, typer.Option(help="Only evaluations of this recipe; the one that has all policies unless given.")
     ] = None,
     question: Annotated[
         str | None, typer.Option(help="What raters are asked, e.g. 'Which answer is better Faroese?'")

@@ -1,12 +1,14 @@
 """Blinded pairs of answers: which are shown, in what order, on which side; recorded in the journal `pairs` under the page's id.
 
-Reads `evaluations` (each policy's newest slice) and `prompts`. The same question to the same slices is the same page. Refuses
-policies and benchmarks that were not evaluated, benchmarks without answers, and policies that never differ."""
+Reads `evaluations` (each policy's newest slice, all of one recipe where one has all policies) and `prompts`. The same question to
+the same slices is the same page. Refuses policies and benchmarks that were not evaluated, benchmarks without answers, policies
+that several recipes hold other answers of, and policies that never differ."""
 
 from __future__ import annotations
 
 import math
 import random
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -67,12 +69,15 @@ class Plan:
 
 
 def read_answers(lake: Lake, policies: Sequence[str], benchmark: str, label: str | None) -> list[Answers]:
-    """Each policy's answers on a benchmark, from its newest slice (of one recipe, with a label). Sorted by policy."""
+    """Each policy's answers on a benchmark, from its newest slice. Sorted by policy.
+
+    Two recipes may have a policy and a benchmark of one name: without a label, the one that has all policies is read, and several
+    that hold other answers are refused. Where no recipe has all of them, each policy's newest slice of all."""
     names = sorted(name.removeprefix("run:") for name in policies)
     if len(set(names)) < max(len(names), 2):
         raise Refusal(f"{', '.join(policies)}: a pair wants two different policies", "python -m data pairs --help")
     rows = lake.sql(
-        "SELECT policy, model_id, item, prediction, slice FROM evaluations "
+        "SELECT policy, model_id, item, prediction, slice, label FROM evaluations "
         "WHERE benchmark = $benchmark AND label = coalesce($label, label)",
         benchmark=benchmark,
         label=label,
@@ -82,7 +87,33 @@ def read_answers(lake: Lake, policies: Sequence[str], benchmark: str, label: str
         of = f" labelled {label}" if label else ""
         raise Refusal(f"no evaluations{of} of benchmark {benchmark}: {nearest(benchmark, known)}", EVALUATED)
     order = {slice_.name: number for number, slice_ in enumerate(lake.slices("evaluations"))}
-    return [_newest(rows, name, benchmark, order) for name in names]
+    found = _by_recipe(rows, names, benchmark, order)
+    if not found:
+        return [_newest(rows, name, benchmark, order) for name in names]
+    oldest, newest = next(iter(found)), list(found)[-1]
+    if any([a.texts for a in answers] != [a.texts for a in found[newest]] for answers in found.values()):
+        command = shlex.join(["python", "-m", "data", "pairs", *names, "--benchmark", benchmark, "--label", newest])
+        raise Refusal(
+            f"recipes {' and '.join(sorted(found))} have other answers each of {' and '.join(names)} on {benchmark}",
+            f"{command} --lake {lake.uri}, or --label {'|'.join(name for name in found if name != newest)}",
+        )
+    return found[oldest]  # equal answers all: the same question stays the same page
+
+
+def _by_recipe(
+    rows: Sequence[dict[str, Any]], names: Sequence[str], benchmark: str, order: dict[str, int]
+) -> dict[str, list[Answers]]:
+    """The policies' answers by the label of each recipe that has all of them, oldest first."""
+    own: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        own.setdefault(row["label"], []).append(row)
+    said = {label: {r["policy"] for r in some if r["prediction"] is not None} for label, some in own.items()}
+    found = {
+        label: [_newest(some, name, benchmark, order) for name in names]
+        for label, some in own.items()
+        if said[label].issuperset(names)
+    }
+    return dict(sorted(found.items(), key=lambda item: max(order[a.slice] for a in item[1])))
 
 
 def _newest(rows: Sequence[dict[str, Any]], policy: str, benchmark: str, order: dict[str, int]) -> Answers:
@@ -112,8 +143,11 @@ def draw(plan: Plan, answers: Sequence[Answers], chance: random.Random) -> list[
     """The pairs of a page in the order in which they are shown, repeats among them."""
     pairs = [pair for a, b in combinations(answers, 2) for pair in _between(a, b, plan, chance)]
     if not pairs:
-        names = " and ".join(a.policy for a in answers)
-        raise Refusal(f"{names} differ on no item of {plan.benchmark} that both answered", EVALUATED)
+        names = " and ".join(f"{a.policy} ({a.slice})" for a in answers)
+        common = set.intersection(*(set(a.texts) for a in answers))
+        what = f"{names} differ on no item of {plan.benchmark} that both answered"
+        alone = f"{names} answered other items of {plan.benchmark}: not one in common"
+        raise Refusal(what if common else alone, EVALUATED)
     chance.shuffle(pairs)
     return with_repeats(pairs, plan.repeats, chance)
 

@@ -18,7 +18,7 @@ from data import Lake, Slice
 
 sys.path.append(str(Path(__file__).parent))
 
-from judged import ALPHA, BETA, GAMMA, evaluated
+from judged import ALPHA, BETA, GAMMA, answer, evaluated
 
 from data.human.page import render
 from data.human.pairs import Answers, Pair, Plan, draw, page_id, with_repeats
@@ -132,6 +132,28 @@ def test_every_language_has_every_word() -> None:
 )
 def test_what_cannot_be_asked_is_refused(judged_lake: Lake, ran: Ran, words: tuple[object, ...], said: str) -> None:
     assert said in ran("pairs", *words, "--benchmark", "talk", "--lake", judged_lake.root, refused=True)
+
+
+def test_policies_of_one_name_in_two_recipes_are_never_mixed(
+    judged_lake: Lake, ran: Ran, publish: Callable[..., Slice], made: Callable[..., str]
+) -> None:
+    def evaluate(policy: str, label: str, texts: list[str | None]) -> None:
+        publish(
+            judged_lake, "evaluations", [evaluated(policy, "talk", texts)], label=label, content=f"{label} {policy}"
+        )
+
+    one, command = made(ALPHA, BETA), ("pairs", ALPHA, BETA, "--benchmark", "talk", "--lake", judged_lake.root)
+    evaluate(BETA, "later", ["nýtt"] * 24)
+    assert made(ALPHA, BETA) == one, "the later recipe lacks alpha"
+    evaluate(ALPHA, "copied", [answer(ALPHA, i) for i in range(24)])
+    evaluate(BETA, "copied", [answer(BETA, i) for i in range(24)])
+    assert made(ALPHA, BETA) == one, "the same answers"
+    evaluate(ALPHA, "later", ["gott"] * 24)
+    said = ran(*command, refused=True)
+    assert (
+        "recipes copied and later and r have other answers" in said and "--label later" in said and "copied|r" in said
+    )
+    assert "nýtt" in made(ALPHA, BETA, "--label", "later") and "nýtt" not in made(ALPHA, BETA, "--label", "r")
 
 
 def test_benchmarks_without_two_answers_that_differ_are_refused(
