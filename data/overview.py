@@ -6,24 +6,28 @@ import pyarrow as pa
 
 from data.contract import TABLES, Column
 from data.lake import Lake
+from data.manifest import Slice
 from data.refusal import Refusal, nearest
 from data.relations import asked_type, component_labels, current, journal_files
 from data.views import SLICE_COLUMNS, VIEWS, define
 
 
 def overview(lake: Lake) -> tuple[pa.Table, pa.Table]:
-    """Tables (rows, slices, bytes, what a row is) and views (whether they have data, what a row is)."""
+    """Tables (rows, slices, bytes, what a row is) and views (whether they have data, what a row is).
+
+    Rows are those that SQL counts: of two labels that name one file, each has its rows. Bytes are those on the disk, once."""
     import pyarrow.parquet as pq
 
     held = []
     for name, table in TABLES.items():
         slices = lake.slices(name)
         if table.journal:
-            files = journal_files(lake, name)
-            rows, size = sum(pq.read_metadata(file).num_rows for file in files), sum(f.stat().st_size for f in files)
+            there = journal_files(lake, name)
+            rows, size = sum(pq.read_metadata(file).num_rows for file in there), sum(f.stat().st_size for f in there)
         else:
-            shards = {shard.file: shard.rows for s in current(slices) for shard in s.shards}
-            rows, size = sum(shards.values()), sum(map(lake.place.size, shards))
+            shown = current(slices)
+            files = {shard.file for s in shown for shard in s.shards}
+            rows, size = sum(s.rows for s in shown), sum(map(lake.place.size, files))
         held.append(
             {
                 "table": name,
@@ -35,6 +39,27 @@ def overview(lake: Lake) -> tuple[pa.Table, pa.Table]:
         )
     views = [{"view": n, "data": _has_data(lake, n), "one row per": v.one_row_per} for n, v in VIEWS.items()]
     return pa.Table.from_pylist(held), pa.Table.from_pylist(views)
+
+
+def labels(lake: Lake) -> pa.Table:
+    """A row a label: its samples where it is a pool's, its slices, the tables they are of. Pools come first.
+
+    Models are left out: their labels are their names, and nothing is asked for by them."""
+    found: dict[str, dict[str, list[Slice]]] = {}
+    for name in (name for name in TABLES if name != "models"):
+        for slice_ in lake.slices(name):
+            found.setdefault(slice_.label, {}).setdefault(name, []).append(slice_)
+    rows = [
+        {
+            "label": label,
+            "samples": held["samples"][-1].rows if "samples" in held else None,
+            "slices": sum(map(len, held.values())),
+            "tables": ", ".join(held),
+        }
+        for label, held in sorted(found.items(), key=lambda item: ("samples" not in item[1], item[0]))
+    ]
+    types = (("label", pa.string()), ("samples", pa.int64()), ("slices", pa.int64()), ("tables", pa.string()))
+    return pa.Table.from_pylist(rows, schema=pa.schema(types))
 
 
 def _has_data(lake: Lake, view: str) -> str:

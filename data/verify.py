@@ -32,6 +32,28 @@ class Verification:
 
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+    lost: int = 0
+    """How many of them a copy of the lake puts right: files that are gone or not the manifest's, parents that are gone."""
+    journals: int = 0
+    """How many of these are files of journals."""
+    broken: int = 0
+    """How many faults are manifests that say nothing."""
+
+    def next_step(self, lake: Lake) -> str:
+        """What puts the faults right."""
+        again = "remove the damaged files, then run the factory's stages of those slices again"
+        if not self.lost:
+            return again
+        if isinstance(lake.remote, Bucket):  # there a copy compares sizes, and would leave what was changed
+            return f"remove the changed files, then python -m data push {lake.uri} --lake GOOD_COPY; or {again}"
+        # pulled with --replace, a damaged file of a journal would take along the runs that went on since the copy
+        unread = ["the slices whose manifest is none"] * bool(self.broken) + ["the journals' damaged files"] * bool(
+            self.journals
+        )
+        first = f"remove {' and '.join(unread)}, then " if unread else ""
+        copy = f"python -m data pull GOOD_COPY --lake {lake.uri}"
+        rest = len(self.faults) - self.lost - self.broken
+        return f"{first}{copy}" + (f" puts {self.lost} right" if rest else "") + f"; without a copy {again}"
 
 
 def verify(lake: Lake, *, fast: bool = False) -> Verification:
@@ -43,30 +65,34 @@ def verify(lake: Lake, *, fast: bool = False) -> Verification:
     slices: dict[str, Slice] = {}
     damaged: set[str] = set()
     for name, table in TABLES.items():
-        for slice_ in _slices(lake, name, result.faults):
+        for slice_ in _slices(lake, name, result):
             slices[slice_.path] = slice_
             result.counts["slices"] += 1
             result.counts["rows"] += slice_.rows
             for shard in slice_.shards:
-                if fault := _shard_fault(lake, table, shard, seen, result.counts, fast):
+                if fault := _shard_fault(lake, table, shard, seen, result, fast):
                     damaged.add(shard.file)
                     result.faults.append(f"{slice_.path}: {fault}")
         for path in journal_files(lake, name) if table.journal else ():
             result.counts["journal files"] += 1
             if fault := _parquet_fault(table, path, path.stem):
                 result.faults.append(f"{name}/journal/{path.name} {fault}")
+                result.lost, result.journals = result.lost + 1, result.journals + 1
     for slice_ in slices.values():
-        faults = _parent_faults(slice_, slices, damaged, fast=fast)
+        gone = [f"its parent {path} is gone" for path in slice_.parents if path not in slices]
+        result.lost += len(gone)
+        faults = [*gone, *_parent_faults(slice_, slices, damaged, fast=fast)]
         result.faults += [f"{slice_.path}: {fault}" for fault in faults]
     return result
 
 
-def _slices(lake: Lake, table: str, faults: list[str]) -> Iterator[Slice]:
+def _slices(lake: Lake, table: str, result: Verification) -> Iterator[Slice]:
     for name in sorted(lake.place.complete(table)):
         try:
             yield read_manifest(lake.place, table, name)
         except Refusal as error:
-            faults.append(str(error.args[0]))
+            result.faults.append(str(error.args[0]))
+            result.broken += 1
 
 
 def _shard_fault(
@@ -74,28 +100,31 @@ def _shard_fault(
     table: Table,
     shard: ShardFile,
     seen: dict[str, tuple[str, str | None]],
-    counts: Counter[str],
+    result: Verification,
     fast: bool,
 ) -> str | None:
     """What is wrong with one shard. A file that several slices name is read once, and read anew: a local copy proves nothing.
 
     `fast`: as far as its last bytes say, without sha256, and nothing is fetched."""
     if not lake.place.holds(shard.file):
+        result.lost += 1
         return f"{shard.file} is missing"
     if shard.file not in seen:
-        counts["files"] += 1
-        counts["bytes"] += lake.place.size(shard.file)
+        result.counts["files"] += 1
+        result.counts["bytes"] += lake.place.size(shard.file)
         path = lake.place.path(shard.file, shard.sha256)
         try:
             if not fast:
                 lake.place.fetch([path], again=True)
         except Refusal as error:
+            result.lost += 1
             return str(error.args[0])
         here = not fast or lake.remote is None
         fault = _parquet_fault(table, path, shard.key, shard.rows) if here else None
         seen[shard.file] = ("" if fast else file_sha256(path), fault)
     sha256, fault = seen[shard.file]
     if not fast and sha256 != shard.sha256:
+        result.lost += 1
         return f"{shard.file} was changed: its sha256 is not the manifest's"
     return f"{shard.file} {fault}" if fault else None
 
@@ -116,12 +145,9 @@ def _parquet_fault(table: Table, path: Path, key: str, rows: int | None = None) 
 
 
 def _parent_faults(slice_: Slice, slices: dict[str, Slice], damaged: set[str], *, fast: bool) -> Iterator[str]:
-    """Parents that are gone, and keys that are not those of a first parent in another table, shard by shard.
+    """Keys that are not those of a first parent in another table, shard by shard.
 
     Damaged files are passed over; `fast`: keys are not compared."""
-    for path in slice_.parents:
-        if path not in slices:
-            yield f"its parent {path} is gone"
     parent = slices.get(slice_.parents[0]) if slice_.parents else None
     # answers made of answers (translated, several teachers together) have rows of their own
     if parent is None or slice_.table == parent.table or TABLES[slice_.table].keys != TABLES[parent.table].keys:
@@ -148,7 +174,10 @@ def unfinished(lake: Lake) -> list[tuple[str, bool]]:
     folders = [path for name in derived for path in sorted((lake.root / name).glob("*")) if path.is_dir()]
     without = [path for path in folders if path.name != "journal" and not (path / FILE).is_file()]
     named = {
-        shard.file for name in {p.parent.name for p in without} for s in _slices(lake, name, []) for shard in s.shards
+        shard.file
+        for name in {p.parent.name for p in without}
+        for s in _slices(lake, name, Verification())
+        for shard in s.shards
     }
     without = [path for path in without if not _borrowed(lake, path, named)]
     return [(f"{p.parent.name}/{p.name}", _being_written(lake, p.parent.name, p.name)) for p in without]

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -18,7 +19,8 @@ from data import Lake, readme
 from data.__main__ import SCRIPT, app, main
 from data.contract import TABLES
 from data.export import export
-from data.overview import overview
+from data.manifest import write_manifest
+from data.overview import labels, overview
 from data.views import VIEWS
 
 
@@ -86,6 +88,27 @@ def test_tables_lists_every_table_and_view(lake: Lake, empty_lake: Lake, capfd: 
     assert (rewards["rows"], rewards["slices"]) == (24, 3)
     assert {v["data"] for v in views.to_pylist()} == {"yes"}
     assert {v["data"] for v in overview(empty_lake)[1].to_pylist()} == {"not yet"}
+
+
+def test_rows_of_tables_are_those_that_sql_counts(lake_copy: Lake) -> None:
+    (samples,) = lake_copy.slices("samples", label="demo")
+    write_manifest(replace(samples, name=samples.name.replace("demo", "again"), label="again"))
+    held = {row["table"]: row for row in overview(lake_copy)[0].to_pylist()}
+    assert held["samples"]["rows"] == 24 and held["samples"]["bytes"] == sum(
+        path.stat().st_size for path in lake_copy.root.glob("samples/*/*.parquet")
+    )
+    for name, row in held.items():
+        assert lake_copy.sql(f"SELECT count(*) AS n FROM {name}").to_pylist() == [{"n": row["rows"]}], name
+
+
+def test_tables_lists_the_labels_pools_first(lake: Lake, capfd: pytest.CaptureFixture[str]) -> None:
+    out = _ran(capfd, "tables", "--lake", str(lake.root)).partition("labels; those with samples are pools")[2]
+    assert [line.split()[0] for line in out.splitlines()[4:] if line.strip()] == [
+        "demo", "round1", "chrf", "length", "other", "prompts", "teacher",
+    ]  # fmt: skip
+    rows = {row["label"]: row for row in labels(lake).to_pylist()}
+    assert rows["demo"]["samples"] == 8 and rows["demo"]["tables"].startswith("groups, samples, evaluations")
+    assert rows["chrf"] == {"label": "chrf", "samples": None, "slices": 3, "tables": "rewards, answer_rewards"}
 
 
 @pytest.mark.parametrize("name", [*TABLES, *VIEWS])
@@ -159,6 +182,27 @@ def test_a_damaged_lake_fails_verification_with_the_first_faults(
 ) -> None:
     lake_copy.slices("samples")[0].files[0].unlink()
     assert "is missing" in _refused(capfd, "verify", "--lake", str(lake_copy.root))
+
+
+def test_every_fault_is_a_line_and_the_first_stands_in_the_refusal(
+    lake_copy: Lake, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gone = [path for table in ("samples", "rewards") for s in lake_copy.slices(table) for path in s.files]
+    for path in gone:
+        path.unlink()
+    with pytest.raises(SystemExit):
+        main(["verify", "--lake", str(lake_copy.root)])
+    out, err = capfd.readouterr()
+    assert len(gone) > 5 and all(f"{path.relative_to(lake_copy.root)} is missing" in out for path in gone)
+    assert f"{len(gone)} faults" in err and "pull GOOD_COPY" in err and len(err.splitlines()) == 2
+
+
+def test_a_push_says_in_one_line_what_it_did(lake: Lake, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    to = str(tmp_path / "copy")
+    (line,) = _ran(capfd, "push", to, "--lake", str(lake.root)).splitlines()
+    assert f"{lake.root} → {to}: 17 slices, 34 files, " in line and "there" not in line
+    (line,) = _ran(capfd, "pull", str(lake.root), "--lake", to).splitlines()
+    assert line.endswith(": 0 slices, 0 files, 0 bytes copied; there before: 17 slices, 34 files")
 
 
 def test_an_existing_export_is_kept_unless_told_otherwise(

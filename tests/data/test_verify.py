@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from data import Lake
 from data.contract import TABLES
 from data.manifest import FILE, ShardFile, Slice, write_manifest
 from data.storage import write_shard
+from data.transfer import transfer
 from data.verify import collect, garbage, verify
 
 
@@ -87,9 +89,55 @@ def test_damage_is_named(lake_copy: Lake, damage: Callable[[Lake], None], messag
     assert any(message in fault for fault in faults), faults
 
 
-def test_a_cut_journal_file_is_named(lake_copy: Lake) -> None:
-    path = lake_copy.root / "metrics" / "journal" / "r1.parquet"
+def _cut_journal(lake: Lake) -> None:
+    path = lake.root / "metrics" / "journal" / "r1.parquet"
     path.write_bytes(path.read_bytes()[:50])
+
+
+@pytest.mark.parametrize("damage", [_remove, _cut, _flip, _orphan, _manifest, _cut_journal])
+def test_what_a_copy_puts_right_is_counted_and_said_and_true(
+    lake: Lake, lake_copy: Lake, damage: Callable[[Lake], None]
+) -> None:
+    damage(lake_copy)
+    found = verify(lake_copy)
+    assert found.lost + found.broken == len(found.faults) > 0
+    step = found.next_step(lake_copy)
+    assert f"python -m data pull GOOD_COPY --lake {lake_copy.root}" in step and " puts " not in step
+    if "remove the slices" in step.partition("then")[0]:
+        shutil.rmtree(lake_copy.root / "samples" / found.faults[0].split("/")[1])
+    if "remove the journals'" in step.partition("then")[0]:
+        (lake_copy.root / found.faults[0].split()[0]).unlink()
+    transfer(lake, lake_copy)
+    assert verify(lake_copy).faults == []
+
+
+def test_what_no_copy_puts_right_is_told_apart(lake: Lake, lake_copy: Lake) -> None:
+    _rekey(lake_copy, _own_keys(lake_copy), rows=2)
+    alone = verify(lake_copy)
+    assert alone.faults and not alone.lost and "pull" not in alone.next_step(lake_copy)
+    _remove(lake_copy)
+    assert "puts 1 right" in verify(lake_copy).next_step(lake_copy)
+
+
+def test_an_object_that_is_gone_or_changed_is_pushed_again(
+    lake: Lake, s3: str, s3_server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Lake.open(s3)
+    transfer(lake, there)
+    first, second = (s3_server[1] / s3.removeprefix("s3://") / shard.file for shard in _samples(lake).shards)
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-1] + b"x")
+    monkeypatch.setenv("GRPO_KD_CACHE", str(tmp_path / "elsewhere"))
+    found = verify(Lake.open(s3))
+    assert found.lost == len(found.faults) == 2
+    assert f"remove the changed files, then python -m data push {s3} --lake GOOD_COPY" in found.next_step(there)
+    second.unlink()
+    transfer(lake, Lake.open(s3))
+    assert verify(Lake.open(s3)).faults == []
+
+
+def test_a_cut_journal_file_is_named(lake_copy: Lake) -> None:
+    _cut_journal(lake_copy)
     assert any(fault.startswith("metrics/journal/r1.parquet is no Parquet file") for fault in verify(lake_copy).faults)
 
 

@@ -58,7 +58,7 @@ QUESTIONS = [
 EVERYTHING = "stages=[prompts,answers,samples,scores,rewards,selections,corpus]"
 PROGRESS = re.compile(
     r"(\w+/\S+: |pool \w+/|reward as SQL: |best of n: |run \S+ (started|resumed)|step \d+|warning: |memory: |imports\.\w+: "
-    r"|answers: |slices \d+)"
+    r"|answers: |slices \d+|fault: )"
 )
 """How every line begins that a command prints on stdout before it refuses."""
 
