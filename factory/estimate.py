@@ -38,6 +38,8 @@ REPLAY = {
     "corpus_tokens": 512,
 }  # what the trainer replays in a step where the recipe is silent
 PROBE = 256  # prompts of a probe, likewise
+# stages whose tables a training reads: without one of them nothing is trained for the first time
+TRAINED = {"import", "answers", "translate", "rephrase", "samples", "scores", "soft_targets", "rewards", "corpus"}
 METADATA = ("*.json", "*.model", "*.txt", "*.jinja")
 CHARACTERS, TURN = 2, 10  # of a model that is not here: characters a token, tokens of its chat template
 
@@ -76,7 +78,10 @@ def text(recipe: FactoryRecipe) -> str:
     if not train:
         raise Refusal(f"{recipe.prompts.path} has no train prompts", "prompts.held_out=0.1")
     length = _mean_length(policy_model(recipe), recipe, train)
-    lines = [*_factory(recipe, len(train), length, len(rows) - len(train)), *_trainer(recipe, len(train), length)]
+    apart = any(row.get("teacher_messages") for row in rows)
+    lines = list(_factory(recipe, len(train), length, len(rows) - len(train), apart=apart))
+    if TRAINED & set(recipe.factory.stages):
+        lines += _trainer(recipe, len(train), length, len(rows) - len(train))
     flops = recipe.factory.engine.flops
     guessed = "" if _here(policy_model(recipe)) else f", at {CHARACTERS} characters a token and {TURN} around them"
     head = (
@@ -98,7 +103,10 @@ def text(recipe: FactoryRecipe) -> str:
     return "\n".join([head, *table, notes])
 
 
-def _factory(recipe: FactoryRecipe, prompts: int, length: float, held_out: int = 0) -> Iterator[Line]:
+def _factory(
+    recipe: FactoryRecipe, prompts: int, length: float, held_out: int = 0, *, apart: bool = False
+) -> Iterator[Line]:
+    """Every stage of the recipe. `apart`: whether the teacher is shown other messages than the student."""
     stages, policy, n = recipe.factory.stages, policy_model(recipe), recipe.sampling.n
     drawn = prompts * n * recipe.sampling.max_tokens
     imported = {source.kind for source in recipe.factory.imports.values()}
@@ -120,10 +128,8 @@ def _factory(recipe: FactoryRecipe, prompts: int, length: float, held_out: int =
         if recipe.teacher and recipe.sampling.alpha:
             yield _line("samples (teacher)", recipe.teacher, recipe, prompts * length, drawn)
     if "scores" in stages:
-        for name in scorers(recipe):
-            model = policy if name == "policy" else scorer_model(recipe, name)
-            if model is not None and not (name == "student" and model == policy and recipe.sampling.temperature == 1):
-                yield _line(f"scores ({name})", model, recipe, prompts * length, drawn, disk=drawn * STREAM_BYTES)
+        for name, model in _scoring(recipe, apart):
+            yield _line(f"scores ({name})", model, recipe, prompts * length, drawn, disk=drawn * STREAM_BYTES)
     if "evaluate" in stages:
         for name, model, plan in evaluated(recipe, Sizes(prompts, held_out, length, _counter(policy, recipe.runs))):
             yield _line(f"evaluate ({name})", model, recipe, plan.tokens_in, plan.tokens_out)
@@ -135,6 +141,19 @@ def _factory(recipe: FactoryRecipe, prompts: int, length: float, held_out: int =
         yield _line("soft targets", recipe.teacher, recipe, prompts * length, tokens, disk=disk)
         if soft.kind == "student_m":
             yield _line("soft targets (policy)", policy, recipe, prompts * length, tokens)
+
+
+def _scoring(recipe: FactoryRecipe, apart: bool) -> Iterator[tuple[str, ModelSettings]]:
+    """Who scores the pool: roles of one model at one temperature on one prompt share a slice, and only the first is named."""
+    apart = apart or (recipe.translate is not None and recipe.translate.prompts)
+    seen = set()
+    for name in scorers(recipe):
+        model = policy_model(recipe) if name == "policy" else scorer_model(recipe, name)
+        other = name == "teacher" or (name in recipe.scorers and recipe.scorers[name].shown == "teacher_messages")
+        reading = (model, recipe.sampling.temperature if name == "policy" else 1.0, apart and other)
+        if model is not None and reading not in seen:
+            seen.add(reading)
+            yield name, model
 
 
 def _counter(model: ModelSettings, runs: str) -> Callable[[str], int]:
@@ -152,7 +171,7 @@ def _billed(recipe: FactoryRecipe, teacher: ModelSettings, tokens_in: float, tol
     return Line("answers (endpoint)", teacher.path, 0, tokens_in, told, disk=disk, bill=bill)
 
 
-def _trainer(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Line]:
+def _trainer(recipe: FactoryRecipe, prompts: int, length: float, held_out: int | None = None) -> Iterator[Line]:
     """One training run of the recipe's `trainer` section, or one pass over the pool where it says nothing; then its probes."""
     section: Mapping[str, Any] = recipe.trainer if isinstance(recipe.trainer, Mapping) else {}
     groups = _replay(recipe, section)["prompts"]
@@ -161,7 +180,9 @@ def _trainer(recipe: FactoryRecipe, prompts: int, length: float) -> Iterator[Lin
     yield _line(f"training, {steps} steps", policy_model(recipe), recipe, steps * per_step, 0, passes=3)
     probe = dict(section.get("probe") or {})
     if every := probe.get("every"):
-        probed = (steps // every) * probe.get("prompts", PROBE)
+        there = prompts if probe.get("split") == "train" else held_out
+        asked_now = probe.get("prompts", PROBE)
+        probed = (steps // every) * (asked_now if there is None else min(asked_now, there))
         longest = probe.get("max_tokens") or recipe.sampling.max_tokens
         # greedy answers; sampled ones where they or the KL are asked for; the KL has those scored by the initial weights
         kl = bool(probe.get("kl"))

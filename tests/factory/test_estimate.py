@@ -117,6 +117,32 @@ def test_probes_answer_and_their_kl_reads_those_answers_again(recipe, change):
     assert [probes(every=30, **more).passes for more in ({}, {"sampled": True}, {"kl": True})] == [1, 2, 3]
 
 
+def test_a_probe_asks_no_more_prompts_than_there_are(recipe, change):
+    def asked(held_out, **probe):
+        probed = change(recipe, trainer={"steps": 100, "probe": {"every": 50, **probe}})
+        return {line.name: line for line in _trainer(probed, 5, 10.0, held_out)}["probes"].tokens_out
+
+    assert (asked(4), asked(4, prompts=3), asked(4, split="train")) == (4 * 6 * 2, 3 * 6 * 2, 5 * 6 * 2)
+
+
+def test_one_model_in_two_roles_scores_once_as_the_run_does(recipe, change, make):
+    alike = change(recipe, teacher=recipe.student)
+    scored = lambda r, **more: [line.name for line in _factory(r, 5, 10.0, **more) if "scores" in line.name]  # noqa: E731
+    assert scored(alike) == ["scores (teacher)"] and len(make(alike, "prompts,samples,scores").slices("scores")) == 1
+    assert scored(recipe) == ["scores (teacher)", "scores (policy)"]
+    assert scored(alike, apart=True) == ["scores (teacher)", "scores (policy)"]
+    assert len(scored(change(alike, sampling=replace(recipe.sampling, temperature=0.7)))) == 2
+
+
+def test_what_trains_nothing_lists_no_training(recipe, change):
+    probing = change(recipe, trainer={"probe": {"every": 1}})
+    assert "probes" in text(probing) and "training" in text(change(probing, stages=["prompts", "rewards"]))
+    for stages in (["prompts"], ["evaluate"], ["prompts", "teacher_check"]):
+        assert "training" not in text(change(probing, stages=stages)) and "probes" not in text(
+            change(probing, stages=stages)
+        )
+
+
 def test_an_endpoints_answers_cost_money_and_no_operations(recipe, change):
     endpoint = Endpoint(base_url="http://host/v1", prices={"gpt-4": Price(30, 60)})
     taught = change(recipe, teacher=ModelSettings(path="gpt-4", endpoint="e"), endpoints={"e": endpoint}, components={})
