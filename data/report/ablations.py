@@ -52,7 +52,8 @@ def _side_by_side(source: Source, recipe: str, runs: Sequence[Run]) -> Table | N
     long = frozenset(key for key in keys if any(len(str(found.get(key))) > 30 for found in settings.values()))
     more = f" {len(keys) - MOST} more settings differ." if len(keys) > MOST else ""
     note = f"Settings in which these runs differ, then what each reached.{more}"
-    return _with_reached(source, f"Recipe {recipe}", ["run", *keys[:MOST]], rows, note, long)
+    names = [_typed(key) for key in keys[:MOST]]
+    return _with_reached(source, f"Recipe {recipe}", ["run", *names], rows, note, frozenset(map(_typed, long)))
 
 
 def _made(source: Source) -> Table | None:
@@ -114,6 +115,11 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     keys = dict.fromkeys(key for one in settings for key in one if key not in NAMES)
     return sorted((key for key in keys if len({repr(one.get(key)) for one in settings}) > 1), key=_place)
+
+
+def _typed(key: str) -> str:
+    """A setting as one would type it behind `python -m trainer`: its own section goes without saying."""
+    return key.removeprefix("trainer.")
 
 
 def _place(key: str) -> int:

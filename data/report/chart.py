@@ -123,9 +123,7 @@ def graph(nodes: Mapping[str, tuple[str, str]], edges: Sequence[tuple[str, str]]
         Markup(
             '<g class="node {}"><rect x="{:.0f}" y="{:.0f}" width="{}" height="{}" rx="6"/>'
             '<text x="{:.0f}" y="{:.0f}">{}</text><title>{}</title></g>'
-        ).format(
-            kind, *place[key], wide, high, place[key][0] + 10, place[key][1] + 19, _short(label), f"{kind} {label}"
-        )
+        ).format(kind, *place[key], wide, high, place[key][0] + 10, place[key][1] + 19, _short(label), label)
         for key, (kind, label) in nodes.items()
     ]
     width, height = len(columns) * (wide + gap_x) - gap_x, tallest * (high + gap_y)

@@ -4,6 +4,7 @@ Reads manifests, `runs`, `models`. Writes nothing."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,7 +22,12 @@ def section(source: Source) -> Section | str:
         return "the lake has no slices."
     parts: list[Any] = [*_drawing(source)]
     for run in reversed(source.runs):
-        title = f"Run {run.name}, trained from {source.model_name(run.policy)}"
+        origin = (
+            f"averaged from {', '.join(run.averaged)}"
+            if run.averaged
+            else f"trained from {source.model_name(run.policy)}"
+        )
+        title = f"Run {run.name}, {origin}"
         parts.append(_table(source, title, _before(source, run.slices)))
     if not source.runs:
         parts.append(_table(source, "Slices", list(source.slices), folded=False))
@@ -63,12 +69,16 @@ def _drawing(source: Source) -> list[Any]:
     nodes: dict[str, tuple[str, str]] = {}
     edges: dict[tuple[str, str], None] = {}
     trained = {run.model_id: run.name for run in source.runs if run.model_id}
+    labels = Counter((held.table, held.label) for held in source.slices.values())
 
     def box(path: str) -> None:
         held = source.slices.get(path)
         if path in nodes or held is None:
             return
-        nodes[path] = (held.table, f"{held.table} {held.label}")
+        nodes[path] = (
+            held.table,
+            f"{held.table} {held.label if labels[held.table, held.label] < 2 else path.split('/')[1]}",
+        )
         for parent in _drawn(source, _before(source, held.parents)):
             box(parent)
             edges[parent, path] = None
@@ -78,6 +88,9 @@ def _drawing(source: Source) -> list[Any]:
 
     for run in source.runs:
         nodes[f"run {run.name}"] = ("run", f"run {run.name}")
+        if run.averaged:  # its parents' slices are theirs
+            edges |= {(f"run {name.removeprefix('run:')}", f"run {run.name}"): None for name in run.averaged}
+            continue
         for path in _drawn(source, run.slices):
             box(path)
             edges[path, f"run {run.name}"] = None

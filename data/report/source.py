@@ -45,6 +45,13 @@ class Run:
         found = self.settings.get("reward")
         return str(found) if found and any(path.startswith("samples/") for path in self.slices) else None
 
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """The models whose weights went into an average, in their order; none for a training."""
+        given = self.settings.get("average")
+        held = given if isinstance(given, dict) else {}
+        return tuple(str(name) for name in (held.get("a"), held.get("b"), *(held.get("models") or ())) if name)
+
 
 @dataclass(frozen=True)
 class Source:

@@ -163,8 +163,8 @@ def test_drift_is_the_mean_of_the_last_steps_with_the_words_of_the_verdict(hosti
 
 def test_runs_stand_side_by_side_by_what_differs(hostile: Source) -> None:
     (table,) = parts(ablations.section(hostile), "table")
-    assert [(row["run"], row["trainer.optimiser.lr"]) for row in by_name(table)] == [("first", 0.1), ("second", 0.2)]
-    assert list(table.names) == ["run", "trainer.optimiser.lr", "<script>window.ran = 1</script> · exact"]
+    assert [(row["run"], row["optimiser.lr"]) for row in by_name(table)] == [("first", 0.1), ("second", 0.2)]
+    assert list(table.names) == ["run", "optimiser.lr", "<script>window.ran = 1</script> · exact"]
 
 
 def test_an_average_makes_no_setting_differ_and_stands_apart(empty_lake: Lake, tmp_path: Path) -> None:
@@ -182,9 +182,11 @@ def test_an_average_makes_no_setting_differ_and_stands_apart(empty_lake: Lake, t
         }  # fmt: skip
         empty_lake.append("runs", pa.Table.from_pylist([row]), name)
     side, apart = parts(ablations.section(Source(empty_lake, tmp_path)), "table")
-    assert list(side.names) == ["run", "reward", "trainer.losses.kl", "seed", "aside"]  # what matters stands first
+    assert list(side.names) == ["run", "reward", "losses.kl", "seed", "aside"]  # what matters stands first
     assert [row[:2] for row in side.rows] == [["one", "chrf"], ["two", "length"]]
     assert by_name(apart) == [{"run": "between", "kind": "slerp", "a": "run:one", "b": "run:two", "t": 0.5}]
+    runs = Source(empty_lake, tmp_path).runs
+    assert [run.averaged for run in runs] == [(), (), ("run:one", "run:two")]
 
 
 def test_lineage_names_parents_before_what_was_made_of_them(hostile: Source) -> None:
@@ -193,6 +195,30 @@ def test_lineage_names_parents_before_what_was_made_of_them(hostile: Source) -> 
     assert [row["slice"].split("/")[0] for row in rows] == ["prompts", "groups", "samples"]
     (drawing,) = parts(section, "drawings")
     assert drawing.charts[0][1].count('class="edge"') == 3  # prompts → samples → two runs
+
+
+def test_an_average_comes_from_its_models_and_two_slices_of_a_label_are_told_apart(
+    lake_copy: Lake, publish: Any, tmp_path: Path
+) -> None:
+    def drawn() -> str:
+        (drawing,) = parts(lineage.section(Source(lake_copy, tmp_path)), "drawings")
+        return str(drawing.charts[0][1])
+
+    before = drawn().count('class="edge"')
+    prompts = {"prompt_id": [1], "messages": [[{"role": "user", "content": "x"}]], "split": ["train"]}
+    made = [publish(lake_copy, "prompts", [prompts], label="twice", content=name) for name in ("a", "b")]
+    settings = {"a": {"trainer": {}}, "b": {"trainer": {}}, "c": {"average": {"a": "run:a", "b": "run:b"}}}
+    for day, (name, configuration) in enumerate(settings.items()):
+        row = {
+            "run": name, "recipe": "r", "status": "finished", "configuration": json.dumps(configuration),
+            "configuration_hash": name, "slices": json.dumps([s.path for s in made]),
+            "created_at": datetime(2027, 1, 1 + day, tzinfo=UTC),
+        }  # fmt: skip
+        lake_copy.append("runs", pa.Table.from_pylist([row]), name)
+    tables = parts(lineage.section(Source(lake_copy, tmp_path)), "table")
+    assert tables[0].title == "Run c, averaged from run:a, run:b"
+    assert all(f"<title>prompts {slice_.path.split('/')[1]}</title>" in drawn() for slice_ in made)
+    assert drawn().count('class="edge"') == before + 4 + 2  # both prompts to both runs, both runs to their average
 
 
 def test_a_run_that_still_trains_is_read_from_its_folder(lake: Lake, tmp_path: Path) -> None:
