@@ -1,7 +1,7 @@
 """Fingerprints of models and tokenizers from their files alone; no weights are loaded.
 
-Reads safetensors headers and bytes, or a GGUF file. Caches by path, size and time. Refuses a folder without weights, and hub
-ids that cannot be had."""
+Reads safetensors headers and bytes, or a GGUF file. Caches by path, size and time. Refuses an empty folder and one without weights,
+a GGUF file that is not named, and hub ids that cannot be had."""
 
 from __future__ import annotations
 
@@ -48,10 +48,40 @@ def model_folder(model: ModelSettings, runs: str | Path) -> Path:
             )
         return _whole_model(folder)
     if Path(path).is_dir():
-        return _whole_model(Path(path))
+        return _readable(model, Path(path))
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
         raise Refusal(f"no model folder at {path}", "give a folder, a hub id or run:NAME, e.g. student.path=run:NAME")
     return _from_hub(model)
+
+
+def _readable(model: ModelSettings, folder: Path) -> Path:
+    """The folder as given, unless it is empty or its GGUF file is not named: which of its files is the model says the recipe, so
+    that a file put beside it later changes no fingerprint."""
+    if not any(folder.iterdir()):
+        raise Refusal(f"{folder} is empty", "put the model there, as save_pretrained does, or give another folder")
+    packed = sorted(path.name for path in folder.glob("*.gguf"))
+    if packed and not model.gguf_file and not any(folder.glob("*.safetensors")) and model.initial == "pretrained":
+        names = ", ".join(packed)
+        raise Refusal(
+            f"{folder} holds {names} and no safetensors, and the recipe names no GGUF file",
+            f"student.gguf_file={packed[0] if len(packed) == 1 else 'ONE_OF_THEM'}, or teacher.gguf_file where it is the teacher's",
+        )
+    return _whole_model(folder)
+
+
+def gigabytes(model: ModelSettings, folder: Path) -> float:
+    """10⁹ bytes of the weights' files."""
+    files = [folder / model.gguf_file] if model.gguf_file else list(folder.glob("*.safetensors"))
+    return sum(path.stat().st_size for path in files if path.is_file()) / 1e9
+
+
+SLOW = 1.0  # GB of weights from which on loading them is said: some seconds from a disk
+
+
+def loading(model: ModelSettings, folder: Path) -> str | None:
+    """A line to be printed before weights are loaded; None where that takes no time."""
+    size = gigabytes(model, folder) if model.initial == "pretrained" else 0.0
+    return f"loading {model.path} ({size:.1f} GB) …" if size >= SLOW else None
 
 
 def _whole_model(folder: Path) -> Path:

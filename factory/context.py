@@ -17,7 +17,7 @@ import pyarrow as pa
 from data import pool
 from data.config import ModelSettings, model_settings
 from data.contract import TABLES
-from data.fingerprint import identity, model_folder, policy_model, remembered
+from data.fingerprint import identity, loading, model_folder, policy_model, remembered
 from data.keys import digest
 from data.lake import Key, Lake, Shard
 from data.manifest import Slice
@@ -173,6 +173,8 @@ class Context:
     def _opened(self, does: str, role: str | ModelSettings, model: ModelSettings) -> TokenEngine:
         settings, folder = self.settings.engine, model_folder(model, self.recipe.runs)
         row, tokens = self.row(role), self.tokens(role)
+        if (line := loading(model, folder)) is not None:
+            self.say(line)
         if does == "vllm":
             from factory.engines.vllm import VllmEngine
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from data.fingerprint import loading
 from data.lake import Lake
 from data.refusal import Refusal
 from data.typed import first_time
@@ -165,6 +166,8 @@ def _load(recipe: TrainerRecipe, reading: Reading, here: World) -> Policy:
 
     transformers.utils.logging.disable_progress_bar()  # a refusal stands alone on stderr
     model, how = reading.start.settings, _how(recipe, here)
+    if (line := loading(model, reading.start.folder)) is not None:
+        here.say(line)
     try:
         return load(
             str(reading.start.folder), gguf_file=model.gguf_file, initial=model.initial, seed=recipe.seed, **how

@@ -8,6 +8,7 @@ import importlib
 import os
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def run(recipe: FactoryRecipe) -> Lake:
     go_offline(recipe)
     context = Context(recipe, Lake.open(recipe.lake))
     try:
+        _refuse_absent_engine(context)
         _refuse_other_tokens(context)
         for name in recipe.factory.stages:
             context.stage = name
@@ -83,6 +85,23 @@ def check(recipe: FactoryRecipe) -> None:
     for item in benchmarks(recipe):  # their settings are read whether they are measured now or later
         if "evaluate" in stages:
             item.check(recipe)
+
+
+def _refuse_absent_engine(context: Context) -> None:
+    """Refuse a vLLM that is not here before the first stage works, where a stage will surely ask for it: what it makes of this
+    recipe is not in the lake yet. Where workers compute, their environment is theirs."""
+    recipe, lake = context.recipe, context.lake
+    settings, imported = recipe.factory, {source.kind for source in recipe.factory.imports.values()}
+    if find_spec("vllm") is not None or recipe.executor.name != "in_process":
+        return
+    asked = recipe.teacher is not None and recipe.teacher.endpoint is None
+    for stage, label in (("samples", recipe.pool_label), ("answers", recipe.name)):
+        wanted = stage in settings.stages and stage not in imported and (stage == "samples" or asked)
+        if wanted and settings.engine.does(ABILITIES[stage]) == "vllm" and not lake.slices(stage, label=label):
+            raise Refusal(
+                f"{stage}: engine=vllm, and vLLM is not installed in this environment",
+                "make vllm-env, then .venv-vllm/bin/python -m factory …; or engine=hf",
+            )
 
 
 def _asks_teacher(recipe: FactoryRecipe) -> list[str]:

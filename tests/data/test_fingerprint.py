@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from data.config import ModelSettings, Recipe
-from data.fingerprint import identity, model_folder, policy_model, tokenizer_fingerprint, weights_fingerprint
+from data.fingerprint import identity, loading, model_folder, policy_model, tokenizer_fingerprint, weights_fingerprint
 from data.refusal import Refusal
 
 
@@ -149,3 +149,32 @@ def test_the_policy_is_the_student_or_a_run():
     assert (later.path, later.gguf_file, later.initial) == ("run:first", None, "pretrained")
     with pytest.raises(Refusal, match="neither student nor run:NAME"):
         policy_model(replace(recipe, policy="first"))
+
+
+def test_a_folder_of_a_gguf_file_alone_is_answered_with_its_name(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    with pytest.raises(Refusal, match="is empty"):
+        model_folder(ModelSettings(path=str(folder)), "runs")
+    (folder / "tiny-Q4.gguf").write_bytes(b"GGUF")
+    with pytest.raises(Refusal, match=r"tiny-Q4\.gguf") as refused:
+        model_folder(ModelSettings(path=str(folder)), "runs")
+    assert refused.value.args[1].startswith("student.gguf_file=tiny-Q4.gguf,")
+    assert model_folder(ModelSettings(path=str(folder), gguf_file="tiny-Q4.gguf"), "runs") == folder
+    (folder / "tiny-Q8.gguf").write_bytes(b"GGUF")
+    with pytest.raises(Refusal, match=r"tiny-Q4\.gguf, tiny-Q8\.gguf"):
+        model_folder(ModelSettings(path=str(folder)), "runs")
+    (folder / "model.safetensors").write_bytes(b"")
+    assert model_folder(ModelSettings(path=str(folder)), "runs") == folder
+
+
+def test_weights_that_take_long_to_load_are_announced_with_their_size(tmp_path):
+    for name, size in (("a", 1_200_000_000), ("b", 1_300_000_000)):
+        with (tmp_path / f"{name}.safetensors").open("wb") as file:
+            file.truncate(size)  # no block of it is written
+    model = ModelSettings(path="hub/name")
+    assert loading(model, tmp_path) == "loading hub/name (2.5 GB) …"
+    assert loading(ModelSettings(path="hub/name", initial="random"), tmp_path) is None
+    (tmp_path / "b.safetensors").unlink()
+    (tmp_path / "a.safetensors").write_bytes(b"small")
+    assert loading(model, tmp_path) is None

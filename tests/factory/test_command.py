@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from data.lake import Lake
 
 HEAVY = "{'torch', 'transformers', 'datasets', 'duckdb', 'polars', 'hydra'}"
 
@@ -62,3 +66,14 @@ def test_a_mistake_is_one_sentence(command, override, says):
     assert code == 2
     assert len(err.splitlines()) <= 3 and "Traceback" not in err
     assert says in err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_an_absent_vllm_is_refused_before_the_first_stage_and_not_where_it_has_nothing_to_do(command, recipe):
+    code, out, err = command("engine.name=vllm", "stages=[prompts,samples]")
+    assert (code, out) == (2, "") and "vLLM is not installed" in err and "make vllm-env" in err
+    assert not Path(recipe.lake).exists() or not Lake.open(recipe.lake).slices("prompts")
+    assert command("engine.name=vllm", "stages=[prompts]")[0] == 0
+    assert command("stages=[samples,answers]")[0] == 0
+    code, out, err = command("engine.name=vllm", "stages=[prompts,samples,answers]")
+    assert (code, err) == (0, "") and out.count("found, nothing to do") == 5, out

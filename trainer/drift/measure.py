@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.fingerprint import loading
 from data.refusal import Refusal
 from data.verdict import WEIGHTED, Verdict, verdict
 from trainer.config import TrainerRecipe
@@ -99,6 +100,8 @@ def measure(settings: DriftSettings) -> Measured:
 
 
 def _policy(folder: Path, start: Path, recipe: TrainerRecipe) -> Policy:
+    if (line := loading(dataclasses.replace(recipe.student, path=str(folder), gguf_file=None), folder)) is not None:
+        print(line, flush=True)
     if (folder / "adapter_config.json").is_file():
         from trainer.adapter import merged
 
