@@ -58,10 +58,10 @@ def sql(
 
     if format not in show.FORMATS:
         raise Refusal(f"no format {format}: {nearest(format, show.FORMATS)}", 'python -m data sql "…" --format json')
-    rows = Lake.open(lake, must_exist=True).sql(query)
-    content = show.FORMATS[format](rows)
     if out is None and format == "parquet" and sys.stdout.isatty():
         raise Refusal("Parquet is no text for a terminal", 'python -m data sql "…" --format parquet --out FILE')
+    rows = Lake.open(lake, must_exist=True).sql(query)
+    content = show.FORMATS[format](rows)
     if out is None:
         sys.stdout.buffer.write(content)
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from data.contract import TABLES
 from data.lake import Lake
 from data.refusal import Refusal, nearest
-from data.relations import literal, quoted
+from data.relations import component_labels, literal, quoted
 from data.views import VIEWS, Definition, define
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def run(lake: Lake, query: str, params: Mapping[str, Any] | None = None, *, seco
         except duckdb.InterruptException as error:
             raise Refusal(f"the query took longer than {seconds:g} s", "narrow it with WHERE or LIMIT") from error
         except duckdb.Error as error:
-            raise _translated(error, con, files) from error
+            raise _translated(error, con, files, query) from error
         finally:
             timer.cancel()
 
@@ -61,7 +62,7 @@ def connection(lake: Lake, query: str) -> Iterator[tuple[duckdb.DuckDBPyConnecti
 
     con = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
     try:
-        select = _single_select(con, query)
+        select = _single_select(con, lake, query)
         files = create_views(con, lake, mentioned(query))
         _lock(con, files)
         yield con, select, files
@@ -119,12 +120,18 @@ def refuse_foreign(lake: Lake, files: Sequence[Path]) -> None:
             raise Refusal(f"shard {file} is a file of another slice", f"python -m data verify --lake {lake.uri}")
 
 
-def _single_select(con: duckdb.DuckDBPyConnection, query: str) -> str:
+def _single_select(con: duckdb.DuckDBPyConnection, lake: Lake, query: str) -> str:
     import duckdb
 
     try:
         statements = con.extract_statements(query)
     except duckdb.Error as error:
+        if (word := re.search(r'at or near "(\w+)"', str(error))) and word[1].lower() in _names(lake):
+            again = re.sub(rf'(?<![\w".]){word[1]}(?![\w"])', f'"{word[1]}"', query)
+            raise Refusal(
+                f"{word[1]} is a word of SQL too: as a column's name it stands in double quotes",
+                f"python -m data sql {shlex.quote(again)}",
+            ) from error
         raise Refusal(
             f"no SQL: {_first_line(error)}", 'python -m data sql "SELECT * FROM reward_table LIMIT 5"'
         ) from error
@@ -138,6 +145,12 @@ def _single_select(con: duckdb.DuckDBPyConnection, query: str) -> str:
     return statements[0].query.strip().rstrip(";")
 
 
+def _names(lake: Lake) -> set[str]:
+    """Columns of every table and view, components too."""
+    own = {c.name for table in TABLES.values() for c in table.columns}
+    return own | {c.name for view in VIEWS.values() for c in view.columns} | set(component_labels(lake))
+
+
 def _lock(con: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
     """After this no setting can change and only the listed files can be opened. The order matters: locking comes last."""
     allowed = ", ".join(literal(str(file)) for file in files)
@@ -148,18 +161,22 @@ def _lock(con: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
     con.execute("SET lock_configuration = true")
 
 
-def _translated(error: duckdb.Error, con: duckdb.DuckDBPyConnection, files: list[Path]) -> Refusal:
-    """DuckDB's error as a sentence with the nearest known name and the next command."""
+def _translated(error: duckdb.Error, con: duckdb.DuckDBPyConnection, files: list[Path], query: str) -> Refusal:
+    """DuckDB's error as a sentence with the nearest known name, of what the query asks, and the next command."""
     import duckdb
 
     message = str(error)
     if found := re.search(r"(?:Table|View) with name (\S+) does not exist", message):
         return Refusal(f"no table or view named {found[1]}: {nearest(found[1], (*TABLES, *VIEWS))}", TABLES_COMMAND)
-    column = re.search(r'column "([^"]+)" not found|does not have a column named "([^"]+)"', message)
+    column = re.search(r'column "([^"]+)" (?:was )?not found|does not have a column named "([^"]+)"', message)
     if isinstance(error, duckdb.BinderException) and column:
         name = column[1] or column[2]
-        known = [row[0] for row in con.execute("SELECT DISTINCT column_name FROM duckdb_columns()").fetchall()]
-        return Refusal(f"no column named {name}: {nearest(name, known)}", "python -m data describe TABLE")
+        asked = mentioned(query)
+        columns = "SELECT column_name FROM duckdb_columns() WHERE NOT internal AND list_contains($asked, table_name)"
+        known = {row[0] for row in con.execute(columns, {"asked": asked}).fetchall()}
+        if asked == list(TABLES):
+            return Refusal(f"no column named {name}: the query names no table", TABLES_COMMAND)
+        return Refusal(f"no column named {name}: {nearest(name, known, 0.6)}", f"python -m data describe {asked[0]}")
     if isinstance(error, duckdb.ConversionException) and re.search(r"Could not convert string '[0-9a-f]{16}'", message):
         return Refusal(f"ids are text of 16 hex digits, not numbers: {_first_line(error)}", IDS)
     if isinstance(error, duckdb.PermissionException):

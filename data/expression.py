@@ -109,8 +109,7 @@ def compile_expression(text: str, names: Collection[str], *, unknown: str = "") 
     try:
         parsed = sqlglot.parse(text, read="duckdb")
     except SqlglotError as error:
-        reason = str(error).splitlines()[0].split(". Line")[0]
-        raise Refusal(f"the expression {text!r} cannot be read: {reason}", HINT) from error
+        raise Refusal(f"the expression {text!r} cannot be read: {_in_words(error)}", HINT) from error
     if not text.strip() or len(parsed) != 1 or parsed[0] is None:
         raise Refusal(f"the expression {text!r} is not one expression but {len(parsed) if text.strip() else 0}", HINT)
     emitter = _Emitter(text, names, unknown)
@@ -120,6 +119,19 @@ def compile_expression(text: str, names: Collection[str], *, unknown: str = "") 
     if not emitter.read:
         raise emitter.refusal("names no component and no column")
     return Expression(text, frozenset(emitter.read), tuple(emitter.steps), sql, kind == BOOLEAN)
+
+
+def _in_words(error: Any) -> str:
+    """What a parser's error says to somebody who does not know the parser."""
+    if not getattr(error, "errors", None):  # of words, not of their order
+        return "it does not divide into words; is a quotation mark left open?"
+    told = error.errors[0]
+    what, here, before = str(told["description"]), str(told["highlight"]), str(told["start_context"]).strip()
+    if what.startswith("Required keyword"):
+        return f"something is missing {'before' if here == ')' else 'behind'} {here!r}"
+    if what.startswith("Expecting "):
+        return f"{what.removeprefix('Expecting ')!r} is missing behind {here!r}"
+    return f"{here!r} is out of place" + (f" behind {before[-20:]!r}" if before else "")
 
 
 Typed = tuple[str, str]

@@ -55,12 +55,12 @@ def is_address(url: str) -> bool:
         return False
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A clause naming the nearest known name, or the list of them.
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """A clause naming the nearest known name, or the list of them where none is as near as `cutoff` (1: the same).
 
     >>> nearest("agrement", ["agreement", "length"])
     "did you mean 'agreement'?"
     """
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

@@ -124,6 +124,24 @@ def test_unknown_names_are_answered_with_the_nearest(lake: Lake) -> None:
         lake.sql("SELECT r.chrff FROM reward_table r")
 
 
+def test_only_columns_of_what_is_asked_are_suggested(lake: Lake) -> None:
+    with pytest.raises(Refusal, match=r"no column named objective: known: configuration, .*, status, steps"):
+        lake.sql("SELECT run, objective FROM runs")
+    with pytest.raises(Refusal, match="describe samples"):
+        lake.sql("SELECT finish_reson FROM samples")
+    with pytest.raises(Refusal, match="no column named chrf: the query names no table"):
+        lake.sql("SELECT chrf")
+
+
+def test_a_column_whose_name_is_a_word_of_sql_is_given_its_quotes(lake: Lake) -> None:
+    with pytest.raises(Refusal, match="references is a word of SQL too") as refused:
+        lake.sql("SELECT p.prompt_id, references FROM prompts p")
+    assert refused.value.args[1] == """python -m data sql 'SELECT p.prompt_id, "references" FROM prompts p'"""
+    assert lake.sql(refused.value.args[1].split("'")[1]).num_rows == 3
+    with pytest.raises(Refusal, match=r"no SQL: .*at or near"):
+        lake.sql("SELECT text FROM WHERE")
+
+
 def test_an_id_as_a_number_is_answered_with_how_to_write_it(lake: Lake) -> None:
     for query in ("SELECT 1 FROM samples WHERE group_id = 123", "SELECT group_id::UBIGINT FROM samples"):
         with pytest.raises(Refusal, match="ids are text of 16 hex digits"):

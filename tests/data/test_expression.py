@@ -150,3 +150,20 @@ def test_equal_calls_are_computed_once() -> None:
 def test_a_column_that_is_not_there_is_refused() -> None:
     with pytest.raises(Refusal, match="names b"):
         evaluate(compile_expression("a + b", LABELS), pa.table({"g": [1], "a": [1.0]}), group="g")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("agreement +", "something is missing behind '+'"),
+        ("case when a", "something is missing behind 'a'"),
+        ("abs()", "something is missing before ')'"),
+        ("clip(a, 0", "')' is missing behind '0'"),
+        ("a * * 2", "'2' is out of place behind 'a * *'"),
+        ("'abc", "is a quotation mark left open?"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_words(text: str, said: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        compile_expression(text, ["a", "agreement"])
+    assert said in refused.value.args[0] and "class" not in refused.value.args[0]

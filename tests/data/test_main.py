@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import pty
 import subprocess
 import sys
 import tomllib
@@ -63,6 +65,18 @@ def test_parquet_goes_to_a_pipe_as_bytes(lake: Lake) -> None:
     command = [sys.executable, "-m", "data", "sql", QUERY, "--format", "parquet", "--lake", str(lake.root)]
     out = subprocess.run(command, capture_output=True, check=True, cwd=Path(readme.PATH).parents[1]).stdout
     assert pq.read_table(io.BytesIO(out)).num_rows == 30 or pq.read_table(io.BytesIO(out)).equals(lake.sql(QUERY))
+
+
+def test_parquet_is_not_written_to_a_terminal(lake: Lake) -> None:
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "data", "sql", "SELECT 1", "--format", "parquet", "--lake", str(lake.root)]
+    ran = subprocess.run(command, stdout=end, stderr=subprocess.PIPE, cwd=Path(readme.PATH).parents[1], check=False)
+    os.set_blocking(terminal, False)
+    os.close(end)
+    assert ran.returncode == 2 and b"--out FILE" in ran.stderr
+    with pytest.raises(OSError, match=r"Input/output error"):  # nothing is there, and nobody will write
+        os.read(terminal, 1)
+    os.close(terminal)
 
 
 def test_lists_maps_and_times_survive_json(lake: Lake, capfd: pytest.CaptureFixture[str]) -> None:
