@@ -39,8 +39,8 @@ LEADERBOARD = View(
         Column(
             "rank",
             pa.int64(),
-            "1: the best of its recipe, benchmark, metric and source (the lowest bits_per_byte, foreign_words, repetition; the "
-            "highest of others); null: published, no value, or a metric that is neither good nor bad (kl, length, …_radius)",
+            "1: the best of its recipe, benchmark, metric and source (the lowest bits_per_byte, foreign_words, repetition, "
+            "truncated; the highest of others); null: published, no value, neither good nor bad (kl, length, n_tokens, …_radius)",
         ),
         Column(
             "source",

@@ -161,9 +161,9 @@ MEASURES: dict[str, Measure] = {
 }
 
 
-LOWER_IS_BETTER = frozenset({"bits_per_byte", "foreign_words", "repetition"})
+LOWER_IS_BETTER = frozenset({"bits_per_byte", "foreign_words", "repetition", "truncated"})
 """Names of metrics of which the lowest value is the best; of all others it is the highest."""
-NEITHER = frozenset({"kl", "length"})
+NEITHER = frozenset({"kl", "length", "n_tokens"})
 """Names of metrics that are no merit either way; half widths (`…_radius`) are none too."""
 
 
