@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from typing import Protocol
 
 LINES = 10  # progress lines of a run without a terminal
-SHOWN = ("loss/bc", "loss/pt", "drift/sequence_ess")
+SHOWN = (
+    *("loss/bc", "loss/pt", "loss/soft"),
+    *("reward/pool", "reward/weighted"),  # of the step's samples: as they were drawn, and as the policy now weighs them
+    *("kl_k3", "drift/token_kl", "drift/sequence_ess"),  # to the reference (where there is a leash), to the pool
+)
 
 
 class Show(Protocol):
@@ -19,8 +23,8 @@ class Show(Protocol):
 
 
 def describe(step: int, steps: int, metrics: Mapping[str, float]) -> str:
-    """A step in one line: losses, drift, every probe figure, rate."""
-    names = [name for name in metrics if name in SHOWN or name.startswith("probe")]
+    """A step in one line: losses, rewards, KL and drift, every probe figure, rate."""
+    names = [*(name for name in SHOWN if name in metrics), *(name for name in metrics if name.startswith("probe"))]
     parts = [f"{name} {metrics[name]:.4g}" for name in names]
     return f"step {step}/{steps}  {'  '.join(parts)}  {metrics['tokens_per_second']:,.0f} tokens/s"
 

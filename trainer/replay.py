@@ -38,7 +38,7 @@ class Group:
     rows: np.ndarray | None = None
     """Places among all the group's samples of those in the loss."""
     reward: np.ndarray | None = None
-    """r of the samples in the loss, float64, where an objective asks for it."""
+    """r of the samples in the loss, float64, where the recipe has a reward that an objective reads."""
     baseline: np.ndarray | None = None
     """r̄ over all the group's valid samples, once a sample in the loss."""
     teacher: list[np.ndarray] | None = None
@@ -68,7 +68,7 @@ class Vectors:
     joined: np.ndarray | None = None
     """(groups,) rewards of answers that join the statistics, NaN for none."""
     reward: np.ndarray | None = None
-    """float64: r, where an objective asks for it."""
+    """float64: r, where an objective reads a reward."""
     baseline: np.ndarray | None = None
     """(groups,) r̄ beside it."""
     token_valid: np.ndarray | None = None

@@ -21,7 +21,7 @@ from torch import Tensor
 from data.refusal import Refusal
 from trainer.adapter import switched_off
 from trainer.distributed import World
-from trainer.drift.sums import DriftSums
+from trainer.drift.sums import DriftSums, reward_sums
 from trainer.drift.tail import k_hat
 from trainer.ema import replaced
 from trainer.forward import (
@@ -72,6 +72,7 @@ class Sums:
         """What a micro-batch of the pool says of how far the policy has left it."""
         self.drift = self.drift + DriftSums.from_view(view, method.clip).stack().cpu()
         self.log_weights += torch.where(view.mask_bt, view.logprobs_bt - view.behaviour_bt, 0.0).sum(1).tolist()
+        self.add_all(reward_sums(view))
         self.add("advantage_square", view.advantage_b.double().square().sum(), len(view.advantage_b))
 
     def figures(self) -> dict[str, float]:

@@ -35,7 +35,22 @@ TOWARDS = named(AVERAGES, "test_a_model_goes_towards_its_start_by_its_share")
 ANCHOR = named(AVERAGES, "test_an_anchor_of_equal_models_has_the_closed_form")
 STOP = named(ROUND, "test_a_value_that_does_not_beat_the_best_ends_the_rounds_after_the_patience")
 
+SUMS = "trainer/drift/sums.py"
+REWARDED = named("tests/trainer/test_drift.py", "test_rewards_of_a_step_by_hand_as_drawn_and_as_the_policy_weighs_them")
+
 MUTATIONS = [
+    # the rewards of a step
+    Mutation(
+        SUMS, "weight_n.sum()),\n    }", "live_b.sum()),\n    }", "reward: weights that are not normalised", REWARDED
+    ),
+    Mutation(SUMS, "(weight_n * reward_n).sum()", "reward_n.sum()", "reward: no weight", REWARDED),
+    Mutation(
+        SUMS,
+        "view.reward_b[live_b]",
+        "view.reward_b.nan_to_num()[: live_b.sum()].flip(0)",
+        "reward: of another sample",
+        REWARDED,
+    ),
     # the tail
     Mutation(TAIL, "psislw(-log_n)", "psislw(log_n)", "tail: of the smallest weights", SHAPES),
     Mutation(TAIL, "1 - 1 / math.log10(n)", "1 / math.log10(n)", "tail: bound by sample size", BOUND),

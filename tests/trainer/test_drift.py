@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.drift.sums import DriftSums
+from trainer.drift.sums import DriftSums, reward_sums
 from trainer.objectives import OBJECTIVES, ObjectiveSettings
 from trainer.view import StepView
 
@@ -149,3 +149,39 @@ def test_a_long_sequence_loses_its_effective_size_as_the_variance_predicts():
     figures = DriftSums.from_log_ratio(log_bt, everything, ~everything).figures()
     assert figures["sequence_ess"] == pytest.approx(math.exp(-tokens * sigma**2), rel=0.05)
     assert figures["token_ess"] == pytest.approx(math.exp(-(sigma**2)), rel=0.01)
+
+
+def test_rewards_of_a_step_by_hand_as_drawn_and_as_the_policy_weighs_them():
+    # w = 2 · .5 · 2 = 2 and, without its masked token, 4 · 1 = 4 (a sample that is out of the loss has no say)
+    ratio_bt = torch.tensor([[2.0, 0.5, 2.0], [4.0, 1.0, 9.0], [7.0, 7.0, 7.0]], dtype=torch.float64)
+    mask_bt = torch.tensor([[True, True, True], [True, True, False], [False, False, False]])
+    view = StepView(
+        logprobs_bt=ratio_bt.log() - 1.5,
+        behaviour_bt=torch.full((3, 3), -1.5, dtype=torch.float64),
+        old_bt=None,
+        advantage_b=torch.zeros(3),
+        mask_bt=mask_bt,
+        group_b=torch.zeros(3, dtype=torch.long),
+        lengths_b=torch.tensor([3, 3, 3]),
+        reward_b=torch.tensor([1.0, 0.25, float("nan")]),
+    )
+    found = {name: float(total / count) for name, (total, count) in reward_sums(view).items()}
+    assert found == pytest.approx({"reward/pool": 1.25 / 2, "reward/weighted": (2 * 1 + 4 * 0.25) / 6}, rel=1e-12)
+
+
+def test_the_weighted_reward_is_the_policys_own_in_exact_expectation():
+    """All four samples of two tokens, each as often as μ draws it: the estimate is Σ π(y) r(y)."""
+    mu, pi, r = [0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4], [1.0, 0.0, 2.0, 5.0]
+    rows = [i for i, p in enumerate(mu) for _ in range(round(10 * p))]
+    view = StepView(
+        logprobs_bt=torch.tensor([[math.log(pi[i])] for i in rows], dtype=torch.float64),
+        behaviour_bt=torch.tensor([[math.log(mu[i])] for i in rows], dtype=torch.float64),
+        old_bt=None,
+        advantage_b=torch.zeros(10),
+        mask_bt=torch.ones(10, 1, dtype=torch.bool),
+        group_b=torch.zeros(10, dtype=torch.long),
+        lengths_b=torch.ones(10, dtype=torch.long),
+        reward_b=torch.tensor([r[i] for i in rows]),
+    )
+    total, weight = reward_sums(view)["reward/weighted"]
+    assert float(total / weight) == pytest.approx(sum(p * x for p, x in zip(pi, r, strict=True)), rel=1e-12)

@@ -94,14 +94,14 @@ def test_why_no_group_is_left_counts_those_whose_samples_were_cut() -> None:
     assert why_none_is_left(flat, "keep").startswith("0 have no spread, 0 fewer than two valid samples, 2 no valid")
 
 
-def test_raw_rewards_come_with_their_groups_mean_and_only_where_they_are_asked_for(made: Any) -> None:
+def test_raw_rewards_come_with_their_groups_mean_whatever_the_objective_reads_of_them(made: Any) -> None:
     points = made.lake.read(made.lake.slices("rewards", label="points")[0], ["value"]).column(0).to_numpy()
-    reading = resolve(made.with_(objective="asymre", **POOL))
-    for group, own in zip(groups_of_order(made, reading), points.reshape(-1, 4), strict=True):
-        assert group.reward is not None and group.baseline is not None
-        np.testing.assert_array_equal(group.reward, own)
-        np.testing.assert_allclose(group.baseline, np.full(4, own.mean()))
-    assert all(group.reward is None for group in groups_of(resolve(made.with_(objective="grpo", **POOL))).values())
+    for objective in ("asymre", "grpo"):
+        reading = resolve(made.with_(objective=objective, **POOL))
+        for group, own in zip(groups_of_order(made, reading), points.reshape(-1, 4), strict=True):
+            assert group.reward is not None and group.baseline is not None
+            np.testing.assert_array_equal(group.reward, own)
+            np.testing.assert_allclose(group.baseline, np.full(4, own.mean()))
 
 
 def groups_of_order(made: Any, reading: Reading) -> list[Group]:

@@ -106,3 +106,21 @@ class DriftSums:
             "sequence_kl": (self.sample_minus_log, m),
         }
         return {name: float(top / bottom) for name, (top, bottom) in pairs.items() if bottom > 0}
+
+
+def reward_sums(view: StepView) -> dict[str, tuple[Tensor, Tensor]]:
+    """(sum, count) of the step's rewards r over its samples in the loss, by name; {} where rewards were not read.
+
+    `reward/pool`: Σ r / n, the mean under μ, which training does not move. `reward/weighted`: Σ w·r / Σ w with w = π(y)/μ(y) of
+    the whole sample, the self-normalised estimate of the mean under π on the step's prompts (Kong 1992; bias O(1/n)). It says
+    something where `drift/sequence_ess` is not small, and flatters once the pool is read a second time: π was trained on these
+    samples then. `python -m trainer.drift` leaves those out and gives an interval."""
+    if view.reward_b is None:
+        return {}
+    live_b = view.mask_bt.any(1)
+    log_b = masked(view.logprobs_bt - view.behaviour_bt, view.mask_bt).to(torch.float64).sum(1)
+    reward_n, weight_n = view.reward_b[live_b].double(), log_b[live_b].clamp(max=MAX_LOG_WEIGHT).exp()
+    return {
+        "reward/pool": (reward_n.sum(), live_b.sum()),
+        "reward/weighted": ((weight_n * reward_n).sum(), weight_n.sum()),
+    }
