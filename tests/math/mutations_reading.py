@@ -22,7 +22,7 @@ JOINS = named(POOL, "test_an_answer_joins_the_groups_in_which_no_sample_passes")
 FAILS = named(POOL, "test_an_answer_that_is_not_scored_or_fails_itself_joins_nothing")
 TOKENS = named(POOL, "test_token_rewards_are_centred_by_their_group", "test_token_advantages_by_hand")
 TAUGHT = named(POOL, "test_an_objective_without_a_reward_reads_every_sample_and_the_teachers_scores")
-BASELINE = named(POOL, "test_raw_rewards_come_with_their_groups_mean_and_only_where_they_are_asked_for")
+BASELINE = named(POOL, "test_raw_rewards_come_with_their_groups_mean_whatever_the_objective_reads_of_them")
 ESS = named(
     POOL, "test_expected_effective_samples_by_the_formula", "test_few_effective_samples_are_foretold_from_the_cache"
 )
