@@ -99,11 +99,11 @@ class Command:
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
 
-        made: list[tuple[Any, list[str]]] = []
+        configs: list[tuple[Any, list[str]]] = []
 
         def job(config: Any) -> None:
-            """One job of a sweep."""
-            made.append((OmegaConf.to_object(config), list(HydraConfig.get().overrides.task)))
+            """One job of a sweep; what may be refused is done behind it: Hydra prints a line of its own for an exception here."""
+            configs.append((config, list(HydraConfig.get().overrides.task)))
 
         os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us, not Hydra's own printer
         with tempfile.TemporaryDirectory() as sweep, thawed(self.recipe), self._refusing(words):
@@ -111,6 +111,7 @@ class Command:
             ConfigStore.instance().store(name=f"{self.section}_schema", node=node)
             sys.argv = [f"python -m {self.section}", *flags, *words, *QUIET, f"hydra.sweep.dir={sweep}"]
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.section)(job)()
+            made = [(OmegaConf.to_object(config), words_of_it) for config, words_of_it in configs]
         return jobs_of(made, overrides, words)
 
     @contextlib.contextmanager
