@@ -26,6 +26,12 @@ RULES = named(
     "test_truncated_samples",
     "test_an_unknown_finish_reason_is_no_cut",
 )
+IDS = named("tests/data/test_views.py", "test_an_id_copied_from_any_output_can_be_asked_for")
+JOINED = named("tests/data/test_views.py", "test_a_view_joins_a_table_by_slice_and_keys_and_no_other_pools_rows")
+BEST = named(
+    "tests/data/test_inspection.py",
+    "test_best_samples_are_of_different_groups_and_texts_and_teach_something_first",
+)
 EDGES = named("tests/data/test_advantages.py", "test_group_starts_do_not_depend_on_chunks")
 INFINITE = named("tests/data/test_advantages.py", "test_an_infinite_component_is_missing")
 FIGURES = named("tests/data/test_figures.py")
@@ -209,6 +215,13 @@ MUTATIONS = [
              "cost_table: rate", SHOWN),
     Mutation(VIEWS, ".valid THEN c{number}.value END", ".valid OR TRUE THEN c{number}.value END",
              "reward_table: invalid values shown", FIGURES),
+    Mutation("data/relations.py", """f"lpad(lower(hex({column})), 16, '0')\"""",
+             'f"lower(hex({column}))"', "ids: zeros in front lost", IDS),
+    Mutation("data/relations.py", "if column.type == pa.uint64() else name", "if False else name", "ids: numbers in tables", IDS),
+    Mutation(VIEWS, "{literal(pool.samples.name)} AS slice", "{literal(name)} AS slice",
+             "reward_table: the pool for its slice", JOINED),
+    Mutation("data/inspection.py", "order[vector[order] != 0], order[vector[order] == 0]",
+             "order[vector[order] == 0], order[vector[order] != 0]", "inspect: samples without an advantage first", BEST),
     Mutation("data/scalars.py", 'pc.if_else(rows["valid"], rows["value"], None)', 'rows["value"]',
              "advantage: an invalid value is read", FIGURES),
 ]
