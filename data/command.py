@@ -182,10 +182,8 @@ class Command:
         return shlex.join(["python", "-m", self.section, *(better if given == word else given for given in argv)])
 
     def _override(self, word: str, argv: Sequence[str]) -> str:
-        typed, word = (
-            word,
-            re.sub(r"^model\.", "model@", word),
-        )  # model.teacher=gpt4: conf/model/gpt4.yaml as the teacher
+        typed = word
+        word = re.sub(r"^model\.", "model@", word)  # model.teacher=gpt4: conf/model/gpt4.yaml as the teacher
         key, equals, value = word.partition("=")
         first = re.split(r"[.@]", key)[0]
         groups = {path.name for path in CONF.iterdir() if path.is_dir()}

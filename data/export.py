@@ -17,6 +17,8 @@ from data.relations import quoted
 from data.storage import replace_durably
 from data.views import VIEWS, define
 
+READABLE = "v1.0.0"  # by every DuckDB from this version on, the command line too, which may be older than our library
+
 
 def export(lake: Lake, target: Path, *, replace: bool = False) -> dict[str, int | None]:
     """Copy the lake into `target`; rows of each table and view by name, None where a view has no data yet."""
@@ -48,7 +50,9 @@ def _copy(lake: Lake, path: Path) -> dict[str, int | None]:
     import duckdb
 
     rows: dict[str, int | None] = {}
-    con = duckdb.connect(str(path), config={"python_enable_replacements": "false"})
+    con = duckdb.connect(
+        str(path), config={"python_enable_replacements": "false", "storage_compatibility_version": READABLE}
+    )
     try:
         for name in (*TABLES, *VIEWS):
             try:
