@@ -208,21 +208,14 @@ class Command:
         )  # corpus={…} is the section's own, no file's name
         word = word if first in roots or named_file else f"{self.section}.{word}"
         path, value = word.partition("=")[0].split("."), word.partition("=")[2]
-        if path[0] == "factory" != self.section and len(path) > 1:
-            return self._of_the_factory(path[1], word)
+        if path[0] == "factory" != self.section and path[1:2] and path[1] in FACTORY_KEYS:
+            return f"++{word}"
         if place := typed_entry(
             self.recipe, path
         ):  # Hydra merges an entry of a dataclass, and cannot add one by its key
             inside = path[place:]
             return ".".join(path[:place]) + "=" + "".join(f"{{{k}: " for k in inside) + value + "}" * len(inside)
         return f"++{word}" if in_mapping(self.recipe, path) else word
-
-    def _of_the_factory(self, key: str, word: str) -> str:
-        """A key of the factory's section, which says what this command finds in the lake. Refuses those that it does not read."""
-        if key not in FACTORY_KEYS:
-            read = ", ".join(f"factory.{name}" for name in FACTORY_KEYS)
-            raise self.refusal(f"factory.{key} says nothing to {self.section}, which reads {read} only; leave it out")
-        return f"++{word}"
 
     def refusal(self, what: str, arguments: str = "--help") -> Refusal:
         """A refusal whose next command is this one."""
@@ -250,6 +243,9 @@ class Command:
             )
         lines = [line.strip() for line in str(chain[-1]).splitlines() if line.strip()]
         place = re.search(r"full_key: (\S+)", text)
+        if place and place.group(1).startswith("factory.") and self.section != "factory" and "is not in struct" in text:
+            read = ", ".join(f"factory.{name}" for name in FACTORY_KEYS)
+            return self.refusal(f"{place.group(1)} says nothing to {self.section}, which reads {read}; leave it out")
         composing = len(lines) > 1 and "raised while composing" in lines[0]
         return self.refusal((f"{place.group(1)}: " if place else "") + lines[1 if composing else 0])
 

@@ -26,7 +26,7 @@ SHAPE = {"hidden_size": 192, "intermediate_size": 384, "num_hidden_layers": 3, "
          "num_key_value_heads": 2, "sliding_window": 256, "max_position_embeddings": 512, "initializer_range": 0.02}  # fmt: skip
 OTHER = ("lid/da.txt", "lid/is.txt", "lid/en.txt", "lid/nb.txt", "lid/nn.txt", "lid/sv.txt",
          "sib200/dan_Latn.train.tsv", "sib200/isl_Latn.train.tsv", "sib200/eng_Latn.train.tsv")  # fmt: skip
-SEEDS, RATES = (0, 1, 2), ("1e-3", "3e-3")
+SEEDS, RATES = tuple(range(8)), ("1e-3", "3e-3")
 FIRST, STEPS, BUDGET = 500, 50, "replay.corpus_tokens=1536"
 
 
