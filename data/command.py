@@ -202,7 +202,9 @@ class Command:
             len(value) > 1 and value[0] in "\"'" and value.find(value[0], 1) == len(value) - 1
         )  # quoted for Hydra already
         if key in EXPRESSIONS and value not in ("null", "") and not whole:
-            word = key + "='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+            from hydra.core.override_parser.types import Quote, QuotedString
+
+            word = f"{key}={QuotedString(value, Quote.single).with_quotes()}"
         named_file = key.partition("@")[0] in groups and not value.startswith(
             "{"
         )  # corpus={…} is the section's own, no file's name

@@ -53,6 +53,8 @@ def test_the_recipe_that_reaches_the_body_is_frozen(composed):
         ("where", "agreement = 1 and source = 'sample'"),
         ("where", "n_tokens between 1 and 9"),
         ("reward", "CASE WHEN language > 0.5 THEN 1 ELSE -1 END"),
+        ("reward", r"CASE WHEN regexp_matches(text, '\d+\s\\') THEN 1 ELSE 0 END"),
+        ("where", r"text <> 'a\' AND text NOT LIKE '%\\''%'"),
     ],
 )
 def test_expressions_are_used_as_they_are_typed(composed, key, expression):
