@@ -196,7 +196,9 @@ def refuse_unknown(recipe: Recipe) -> None:
     if name and Run(name, runs / name).record is None:
         known = [path.parent.name for path in runs.glob(f"*/{RECORD}")]
         hint = f": {nearest(name, known)}" if known else ""
-        raise Refusal(f"no run named {name} in {runs}{hint}", again("trainer", recipe.name, [f"run={name}"], ("resume",)))
+        raise Refusal(
+            f"no run named {name} in {runs}{hint}", again("trainer", recipe.name, [f"run={name}"], ("resume",))
+        )
 
 
 class Metrics:
