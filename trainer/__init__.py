@@ -7,13 +7,9 @@
 """
 
 import importlib
-import sys
 from typing import TYPE_CHECKING, Any
 
-if sys.argv[:1] == ["-m"]:  # `python -m` looks for this package: what is not installed is said before an import fails
-    from data.installed import require
-
-    require()
+import data  # noqa: F401  it says what is not installed while `python -m` looks for this package, before an import fails
 
 if TYPE_CHECKING:
     from trainer.config import TrainerRecipe, TrainerSettings

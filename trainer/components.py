@@ -72,5 +72,6 @@ def hydra_text(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if not isinstance(value, str) or re.fullmatch(r"[A-Za-z_][\w./\-]*", value):
         return str(value)
-    # Hydra reads a backslash as one of the text, except in a row of them before a quote
-    return "'" + re.sub(r"(\\*)('|$)", lambda row: row[1] * 2 + ("\\'" if row[2] else ""), value) + "'"
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return str(QuotedString(value, Quote.single).with_quotes())

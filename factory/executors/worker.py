@@ -130,7 +130,7 @@ class Serving(Context):
         ended: BaseException = RuntimeError(f"stage {order.stage} did not come to {order.slice}")
         try:
             importlib.import_module(MODULES[order.stage]).run(self)
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, the thread that waits for the stage raises it
             ended = error
         with self._turn:
             self._ended = ended
@@ -166,7 +166,7 @@ class Worker:
                 found.append(self._computed(order, advance))
             except Refusal as refusal:
                 found.append(Failed((refusal.args[0], refusal.args[1]), ""))
-            except BaseException:
+            except BaseException:  # whatever it is, it goes to the other process as text
                 found.append(Failed(None, traceback.format_exc()))
             ended.set()
 

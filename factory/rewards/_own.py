@@ -82,7 +82,7 @@ def score(name: str, function: Callable[..., Any], given: Mapping[str, Any], bat
         numbers = _call(name, function, given, batch)
     except Refusal:
         raise
-    except Exception as error:
+    except Exception as error:  # the user's own code may raise anything
         where = _culprit(name, function, given, batch)
         sample = (
             f"a batch of {len(batch.texts)} samples"
@@ -114,7 +114,7 @@ def _culprit(name: str, function: Callable[..., Any], given: Mapping[str, Any], 
     for sample in range(len(batch.texts)):
         try:
             _call(name, function, given, batch.at([sample]))
-        except Exception:
+        except Exception:  # the user's own code may raise anything
             return sample
     return None
 

@@ -7,7 +7,6 @@ exact match on held-out questions is taken to all other worlds. No arm has more 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from page import put, table
+from page import parser, table, tell
 from seeds import difference, interval
 from worlds import LANES, TUNING, World, evaluated, made, side_by_side
 
@@ -152,21 +151,14 @@ KEYS = ("exact", "language", "bits")
 
 def main(words: Sequence[str]) -> int:
     """Tune, train, evaluate, print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", default="11,12,13,14,15,16,17,18,19,20", help="worlds of the tables")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/evidence.md")
-    options = parser.parse_args(words)
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    if TUNING in seeds:
-        parser.error(f"world {TUNING} is the one that rates are chosen on")
+    command = parser(__doc__, range(11, 21))
+    options = command.parse_args(words)
+    if TUNING in options.seeds:
+        command.error(f"world {TUNING} is the one that rates are chosen on")
     chosen, _ = tuned(made(TUNING))
-    worlds = side_by_side(seeds, lambda world: measured(world, chosen))
+    worlds = side_by_side(options.seeds, lambda world: measured(world, chosen))
     tables = {"arms": main_table(chosen, worlds), "corpus": corpus_table(chosen, worlds)}
-    for name, text in tables.items():
-        said = f"{text}\n\nWorlds {', '.join(map(str, seeds))}; rates chosen on world {TUNING}."
-        print(f"\n{said}")
-        if options.write:
-            put(name, said)
+    tell(tables, options, f"Rates chosen on world {TUNING}. ")
     return 0
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "evidence.md"
@@ -25,3 +26,25 @@ def put(name: str, text: str) -> None:
     if not found:
         raise ValueError(f"{PAGE} has no place called {name}")
     PAGE.write_text(new, encoding="utf-8")
+
+
+def parser(told: str | None, seeds: Sequence[int]) -> argparse.ArgumentParser:
+    """What every measurement takes: the worlds of its tables, and whether they go into the page."""
+    found = argparse.ArgumentParser(description=(told or "").splitlines()[0])
+    found.add_argument(
+        "--seeds",
+        type=lambda text: [int(part) for part in text.split(",")],
+        default=list(seeds),
+        help="worlds of the tables",
+    )
+    found.add_argument("--write", action="store_true", help="put the tables into docs/evidence.md")
+    return found
+
+
+def tell(tables: Mapping[str, str], options: argparse.Namespace, note: str = "") -> None:
+    """Print each table with the worlds it is from; into the page where that was asked for."""
+    for name, text in tables.items():
+        said = f"{text}\n\n{note}Worlds {', '.join(map(str, options.seeds))}."
+        print(f"\n{said}")
+        if options.write:
+            put(name, said)

@@ -7,7 +7,6 @@ the teacher is right, which policy drew the pool. Rates are the recipe's own and
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from page import put, table
+from page import parser, table, tell
 from seeds import difference, interval
 from worlds import World, evaluated, side_by_side
 
@@ -131,16 +130,9 @@ HEAD = ["setting", "BC on best-of-N", "replay, `seq_tis`", "hybrid", "hybrid −
 
 def main(words: Sequence[str]) -> int:
     """Train, evaluate, print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", default="11,12,13,14,15", help="worlds of the table")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/evidence.md")
-    options = parser.parse_args(words)
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    worlds = side_by_side(seeds, measured)
-    said = f"{table(HEAD, rows(worlds))}\n\nExact match on held-out questions. Worlds {', '.join(map(str, seeds))}."
-    print(said)
-    if options.write:
-        put("pays", said)
+    options = parser(__doc__, range(11, 16)).parse_args(words)
+    worlds = side_by_side(options.seeds, measured)
+    tell({"pays": table(HEAD, rows(worlds))}, options, "Exact match on held-out questions. ")
     return 0
 
 

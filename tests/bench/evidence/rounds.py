@@ -8,7 +8,6 @@ factory and trainer wrote into `costs` and `runs`: models loaded, processes star
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from page import put, table
+from page import parser, table, tell
 from seeds import difference, interval
 from worlds import World, evaluated, side_by_side
 
@@ -113,16 +112,8 @@ HEAD = [
 
 def main(words: Sequence[str]) -> int:
     """Train, evaluate, count, print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", default="11,12,13,14,15", help="worlds of the table")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/evidence.md")
-    options = parser.parse_args(words)
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    worlds = side_by_side(seeds, measured)
-    said = f"{table(HEAD, rows(worlds))}\n\nWorlds {', '.join(map(str, seeds))}."
-    print(said)
-    if options.write:
-        put("rounds", said)
+    options = parser(__doc__, range(11, 16)).parse_args(words)
+    tell({"rounds": table(HEAD, rows(side_by_side(options.seeds, measured)))}, options)
     return 0
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from page import put, table
+from page import parser, table, tell
 from seeds import interval
 from worlds import World, evaluated, side_by_side
 
@@ -142,22 +142,14 @@ def spread(values: Sequence[int]) -> str:
 
 def main(words: Sequence[str]) -> int:
     """Train, measure, print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", default="11,12,13,14,15", help="worlds of the tables")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/evidence.md")
-    parser.add_argument("--drift", nargs="+", help=argparse.SUPPRESS)
-    options = parser.parse_args(words)
+    command = parser(__doc__, range(11, 16))
+    command.add_argument("--drift", nargs="+", help=argparse.SUPPRESS)
+    options = command.parse_args(words)
     if options.drift:
         print(json.dumps(drift(options.drift)))
         return 0
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    worlds = side_by_side(seeds, measured)
-    tables = {"stale": curve_table(worlds), "verdict": verdict_table(worlds)}
-    for name, text in tables.items():
-        said = f"{text}\n\nWorlds {', '.join(map(str, seeds))}."
-        print(f"\n{said}")
-        if options.write:
-            put(name, said)
+    worlds = side_by_side(options.seeds, measured)
+    tell({"stale": curve_table(worlds), "verdict": verdict_table(worlds)}, options)
     return 0
 
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data.demo.run import QUERY
+
 ROOT = Path(__file__).resolve().parents[3]
 BUILD = ROOT / "build" / "evidence"
 LANES = os.cpu_count() or 2  # worlds side by side, one thread each
@@ -92,15 +94,9 @@ def evaluated(world: World, runs: Iterable[str], *words: str) -> dict[str, dict[
     """Policy → its figures on what was held out: exact, language, bits a byte. `student` is the start."""
     names = ["student", *(f"run:{name}" for name in runs)]
     world.factory("recipe=evidence", "stages=[evaluate]", f"policies=[{','.join(names)}]", *words)
-    return {row.pop("policy"): row for row in world.sql(QUERY)}
-
-
-QUERY = """\
-SELECT policy,
-       avg(metrics['exact'])    FILTER (benchmark = 'held_out') AS exact,
-       avg(metrics['language']) FILTER (benchmark = 'held_out') AS language,
-       sum(metrics['bits']) / sum(metrics['bytes'])                AS bits
-FROM evaluations WHERE label = 'evidence' GROUP BY policy"""
+    own = QUERY.replace("label = 'demo'", "label = 'evidence'")
+    named = "policy, exact_match AS exact, language_rate AS language, bits_per_byte AS bits"
+    return {row.pop("policy"): row for row in world.sql(f"SELECT {named} FROM ({own})")}
 
 
 def side_by_side(seeds: Sequence[int], work: Callable[[World], Found]) -> list[Found]:
