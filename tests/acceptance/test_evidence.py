@@ -5,6 +5,7 @@ from mistakes by small cases."""
 
 from __future__ import annotations
 
+import doctest
 import json
 import sys
 from pathlib import Path
@@ -14,7 +15,12 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "bench" / "evidence"))
 
 import arms
+import language
+import pair
+import pair_files
 import pays
+import plot
+import seeds
 import stale
 
 SHORT = ("steps=2", "probe.every=null")
@@ -67,3 +73,62 @@ def test_quality_that_turned_and_a_verdict_in_time() -> None:
     rising = [{"replay": 1.0}, {"replay": 0.0}, {"replay": 1.0}]
     assert stale.stopped(rising) == 1 and stale.stopped(rising[:1]) is None
     assert stale.turned([0.5, 0.46]) is None and stale.turned([0.5, 0.44, 0.6]) == 1
+
+
+def test_the_language_part_trains_every_cell_under_its_name_and_the_guard_holds(mine) -> None:
+    """A bound that no language reaches: every step after the first probe learns the corpus alone."""
+    cell = language.Cell("hybrid_right", "none", "0.1", guard=True)
+    above = language.GUARD[1].replace(str(language.BOUND), "1.5")
+    words = [*language.ARMS[cell.arm][1], *language.REWARDS[cell.reward], "probe.every=1", above, "steps=3"]
+    name = cell.run.replace("pt0.1", "pt${trainer.losses.pt}")
+    mine.trainer("-m", "recipe=evidence", *words, "losses.pt=0.1", f"run={name}")
+    assert [line["weight/rl"] for line in mine.metrics(cell.run) if "weight/rl" in line] == [1, 0, 0]
+    assert len({cell.run for cell in language.cells()}) == len(language.cells())
+
+
+def test_the_examples_in_the_measurements_hold() -> None:
+    for module in (seeds, stale):
+        found = doctest.testmod(module)
+        assert found.attempted and not found.failed
+
+
+def test_a_figure_drawn_again_is_the_same_bytes(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(plot, "FOLDER", tmp_path)
+    rows = {"a": seeds.interval([0.1, 0.2, 0.4]), "`b`": seeds.interval([-0.3, 0.2])}
+    lines = {"updates": {"a": [(1, rows["a"]), (2, rows["`b`"])], "b": [(1, rows["`b`"])]}}
+    drawn = []
+    for _ in range(2):
+        files = (
+            plot.dots("dots", rows, "exact match", zero=True),
+            plot.curves("curves", lines, "exact", {"a": 2}, base=2),
+        )
+        drawn.append([path.read_bytes() for path in files])
+    assert drawn[0] == drawn[1] and all(b"<svg" in one for one in drawn[0])
+
+
+def test_a_form_is_held_out_of_some_countries_and_never_both_asked_and_learned() -> None:
+    rows = pair_files.questions(3)
+    away = [row["messages"] for row in rows if row["split"] == "held_out"]
+    learned = {row["messages"] for row in rows if row["split"] == "train"}
+    assert len(away) == pair_files.HELD_OUT == len(set(away)) and not learned & set(away)
+    assert not learned & {row["messages"] for row in pair_files.healing()}
+    assert away != [row["messages"] for row in pair_files.questions(4) if row["split"] == "held_out"]
+
+
+def test_a_pair_of_tiny_models_goes_the_whole_way(tiny_model, tmp_path) -> None:
+    """Cut, widened, healed, sampled, scored across tokenizers, trained by every arm, evaluated."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    (tmp_path / "teacher").symlink_to(tiny_model("llama", num_hidden_layers=4))
+    pair_files.cut(tmp_path / "teacher", tmp_path / "cut", layers=2)
+    whole, cut = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("teacher", "cut"))
+    for ours, theirs in ((0, 0), (1, 3)):
+        for a, b in zip(cut.model.layers[ours].parameters(), whole.model.layers[theirs].parameters(), strict=True):
+            assert torch.equal(a, b)
+    text = [{"text": f"hvat eitur fuglurin nummar {i} á Suðuroynni ?", "language": "fa"} for i in range(60)]
+    short = ("trainer.steps=2", "sampling.max_tokens=4", "answers.max_tokens=4", "prompts.limit=30")
+    pair.made(tmp_path, text, ("tokens=8", "min_count=4", "text=faroese.jsonl"), short)
+    found = pair.measured(tmp_path, 1, (*short, "sampling.n=2", "where=null"))
+    assert found.keys() == {"teacher", "student", "pool", *pair.ARMS}
+    assert len(pair.rows([found])) == len(found) - 1

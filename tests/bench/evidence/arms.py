@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from page import parser, table, tell
+from plot import dots
 from seeds import difference, interval
 from worlds import LANES, TUNING, World, evaluated, made, side_by_side
 
@@ -159,6 +160,11 @@ def main(words: Sequence[str]) -> int:
     worlds = side_by_side(options.seeds, lambda world: measured(world, chosen))
     tables = {"arms": main_table(chosen, worlds), "corpus": corpus_table(chosen, worlds)}
     tell(tables, options, f"Rates chosen on world {TUNING}. ")
+    if options.write:
+        found = {
+            arm.name: interval([w[run_name(arm, c, CORPUS[0])]["exact"] for w in worlds]) for arm, c in chosen.items()
+        }
+        dots("arms", dict(sorted(found.items(), key=lambda one: -one[1].mean)), "exact match on held-out questions")
     return 0
 
 

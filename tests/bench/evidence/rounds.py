@@ -3,8 +3,9 @@
     python tests/bench/evidence/rounds.py [--seeds 11,12] [--write]
 
 Three ways to learn, three rounds of 150 updates each by `trainer.rounds`; beside each the same 450 updates on the first pool alone.
-The last way is as near to an online loop as rounds come: a pool for every ten updates. Tokens and seconds are those that
-factory and trainer wrote into `costs` and `runs`: models loaded, processes started and evaluation are not in them."""
+One way is as near to an online loop as rounds come here: a pool for every ten updates. The last is the online loop itself, TRL's
+(online.py). Tokens and seconds are those that factory and trainer wrote into `costs` and `runs`, and TRL's between the first update
+and the last: models loaded, processes started and evaluation are not in them."""
 
 from __future__ import annotations
 
@@ -15,8 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
+import online
 from page import parser, table, tell
-from seeds import difference, interval
+from plot import curves
+from seeds import Interval, difference, interval
 from worlds import World, evaluated, side_by_side
 
 UPDATES = 150
@@ -49,7 +52,7 @@ WAYS = {
 Figures = dict[str, dict[str, float]]
 
 
-def measured(world: World) -> Figures:
+def measured(world: World, choice: online.Choice) -> Figures:
     """KEY-roundN → exact, language, bits, and what had been paid until then: tokens sampled, tokens by the teacher, seconds."""
     there = world.trained()
     for key, way in WAYS.items():
@@ -65,6 +68,9 @@ def measured(world: World) -> Figures:
             [row] = world.sql(PAID.format(pool=pool, run=way.run(key, number)))
             paid = {name: paid[name] + float(row[name]) for name in paid}
             found[way.run(key, number)] = figures[way.run(key, number)] | paid
+    answered = float(world.sql(ANSWERED)[0]["tokens"])
+    for name, row in online.measured(world, choice).items():
+        found[name] = row | {"teacher": row["teacher"] + answered}
     return found
 
 
@@ -82,23 +88,48 @@ SELECT sum(tokens_out) FILTER (stage = 'samples') AS sampled,
        sum(cost) + first(trained) AS seconds FROM made"""
 
 
+def lines() -> dict[str, tuple[str, int]]:
+    """Key of a figure → its name in the table, and the updates until then."""
+    found = {}
+    for key, way in WAYS.items():
+        for number in range(1, way.rounds + 1) if way.rounds <= 3 else (5, 10, 15):
+            name = way.name if way.rounds == 1 else f"{way.name}: round {number}"
+            found[way.run(key, number)] = name, number * way.steps
+    long = online.POINTS[-1]
+    for updates, point in ((online.UPDATES, online.UPDATES), (long, online.UPDATES), (long, long)):
+        found[f"trl-{updates}-{point}"] = f"online GRPO (TRL), a run of {updates}", point
+    return found
+
+
 def rows(worlds: Sequence[Figures]) -> list[list[str]]:
     """A line a way and, where there are several, a round."""
-    lines = []
-    for key, way in WAYS.items():
-        shown = range(1, way.rounds + 1) if way.rounds <= 3 else (5, 10, 15)
-        for number in shown:
-            run, first = way.run(key, number), "hybrid-round1"
-            exact = [world[run]["exact"] for world in worlds]
-            told = [interval([world[run][name] for world in worlds]).mean for name in ("sampled", "teacher", "seconds")]
-            apart = difference(exact, [world[first]["exact"] for world in worlds])
-            name = way.name if way.rounds == 1 else f"{way.name}: round {number}"
-            lines.append(
-                [name, str(number * way.steps), str(interval(exact)), apart.signed, *(f"{v:,.0f}" for v in told)]
-            )
-    return lines
+    found = []
+    first = [world["hybrid-round1"]["exact"] for world in worlds]
+    for key, (name, updates) in lines().items():
+        exact = [world[key]["exact"] for world in worlds]
+        told = [interval([world[key][paid] for world in worlds]).mean for paid in PAID_FOR]
+        apart = "" if key == "hybrid-round1" else difference(exact, first).signed
+        found.append([name, str(updates), str(interval(exact)), apart, *(f"{value:,.0f}" for value in told)])
+    return found
 
 
+def draw(worlds: Sequence[Figures]) -> None:
+    """Exact match against what was paid: rounds of each way, and the online loop as it goes."""
+    long = online.POINTS[-1]
+    ways = {
+        way.name: [way.run(key, n) for n in range(1, way.rounds + 1)] for key, way in WAYS.items() if way.rounds > 1
+    }
+    ways["online GRPO (TRL)"] = [f"trl-{long}-{point}" for point in online.POINTS]
+
+    def curve(keys: Sequence[str], paid: str) -> list[tuple[float, Interval]]:
+        return [(interval([w[k][paid] for w in worlds]).mean, interval([w[k]["exact"] for w in worlds])) for k in keys]
+
+    told = {"sampled": "tokens sampled", "teacher": "tokens by the teacher", "seconds": "seconds"}
+    panels = {told[paid]: {name: curve(keys, paid) for name, keys in ways.items()} for paid in PAID_FOR}
+    curves("cost", panels, "exact match")
+
+
+PAID_FOR = ("sampled", "teacher", "seconds")
 HEAD = [
     "way",
     "updates",
@@ -113,7 +144,11 @@ HEAD = [
 def main(words: Sequence[str]) -> int:
     """Train, evaluate, count, print."""
     options = parser(__doc__, range(11, 16)).parse_args(words)
-    tell({"rounds": table(HEAD, rows(side_by_side(options.seeds, measured)))}, options)
+    choice = online.chosen()
+    worlds = side_by_side(options.seeds, lambda world: measured(world, choice))
+    tell({"rounds": table(HEAD, rows(worlds))}, options, f"TRL: rate {choice[0]}, rewards scaled by {choice[1]}. ")
+    if options.write:
+        draw(worlds)
     return 0
 
 

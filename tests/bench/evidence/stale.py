@@ -2,7 +2,7 @@
 
     python tests/bench/evidence/stale.py [--seeds 11,12] [--write]
 
-Constant rate, so that the runs of one arm are the beginnings of each other: 1, 2, 4 … 1024 updates on one pool, each measured on
+Constant rate, so that the runs of one arm are the beginnings of each other: 1, 2, 4 … 512 updates on one pool, each measured on
 held-out questions and by `trainer.drift` on the pool. *Turned down*: the first number of updates whose exact match lies FALL below
 the best before it. *In time*: the verdict left "replay on" at fewer updates than that."""
 
@@ -19,10 +19,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from page import parser, table, tell
+from plot import curves
 from seeds import interval
 from worlds import World, evaluated, side_by_side
 
-UPDATES = [2**i for i in range(11)]
+UPDATES = [2**i for i in range(10)]
 FALL = 0.05  # twelve of 240 questions
 ARMS = {
     "naive": ("arm=replay", "objective=naive"),
@@ -150,7 +151,20 @@ def main(words: Sequence[str]) -> int:
         return 0
     worlds = side_by_side(options.seeds, measured)
     tell({"stale": curve_table(worlds), "verdict": verdict_table(worlds)}, options)
+    if options.write:
+        draw(worlds)
     return 0
+
+
+def draw(worlds: Sequence[dict[str, list[Point]]]) -> None:
+    """Exact match by updates; a broken line where the verdict leaves "replay on", at the median over worlds."""
+    lines, marks = {}, {}
+    for arm in ARMS:
+        lines[arm] = [(n, interval([world[arm][i]["exact"] for world in worlds])) for i, n in enumerate(UPDATES)]
+        stops = [place for world in worlds if (place := stopped(world[arm])) is not None]
+        if len(stops) * 2 > len(worlds):
+            marks[arm] = UPDATES[int(statistics.median_low(stops))]
+    curves("stale", {"updates on one pool": lines}, "exact match", marks, base=2)
 
 
 if __name__ == "__main__":

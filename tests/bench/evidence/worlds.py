@@ -61,11 +61,11 @@ class World:
         """A trainer command with the world's seed."""
         return self.run("-m", "trainer", *words, f"seed={self.seed}")
 
-    def sql(self, query: str) -> list[dict[str, Any]]:
-        """Rows of a query over the world's lake."""
+    def sql(self, query: str, lake: str = "lake") -> list[dict[str, Any]]:
+        """Rows of a query over the world's lake, or another of its."""
         from data.lake import Lake
 
-        return Lake.open(self.folder / "data" / "lake").sql(query).to_pylist()
+        return Lake.open(self.folder / "data" / lake).sql(query).to_pylist()
 
     def trained(self) -> set[str]:
         """Names of the runs that are finished."""
@@ -90,9 +90,12 @@ def made(seed: int, build: Path = BUILD) -> World:
     return world
 
 
-def evaluated(world: World, runs: Iterable[str], *words: str) -> dict[str, dict[str, float]]:
-    """Policy → its figures on what was held out: exact, language, bits a byte. `student` is the start."""
-    names = ["student", *(f"run:{name}" for name in runs)]
+def evaluated(world: World, policies: Iterable[str], *words: str) -> dict[str, dict[str, float]]:
+    """Policy → its figures on what was held out: exact, language, bits a byte; of runs, or of models that `words` name.
+
+    `student` is the start."""
+    there = world.trained()
+    names = ["student", *(f"run:{name}" if name in there else name for name in policies)]
     world.factory("recipe=evidence", "stages=[evaluate]", f"policies=[{','.join(names)}]", *words)
     own = QUERY.replace("label = 'demo'", "label = 'evidence'")
     named = "policy, exact_match AS exact, language_rate AS language, bits_per_byte AS bits"
