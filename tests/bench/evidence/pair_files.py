@@ -73,10 +73,13 @@ def questions(seed: int) -> list[dict[str, Any]]:
 
 
 def healing() -> list[dict[str, Any]]:
-    """Questions whose answers the student is healed on: forms that are asked nowhere else."""
+    """Questions whose answers the student is healed on: forms that are asked nowhere else, of every other country alone.
+
+    So the student knows less than its teacher: healed on all countries, half of its samples were correct, as many as of the
+    teacher's answers, and there was nothing left to learn."""
     return [
         {"messages": form.format(country), "references": names, "split": "train"}
-        for country, names in capitals()
+        for country, names in capitals()[::2]
         for form in HEALING
     ]
 
