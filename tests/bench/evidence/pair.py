@@ -52,8 +52,10 @@ def made(
     pair_files.write(folder / "heal.jsonl", pair_files.healing())
     pair_files.write(folder / "text.jsonl", text)
     pair_files.write(folder / "faroese.jsonl", [row for row in text if row["language"] == "fa"])
-    if not {"pair-tokens", "pair-student"} <= world.trained():
+    there = world.trained()
+    if "pair-tokens" not in there:
         world.run("-m", "trainer.extend", "recipe=pair_heal", "student.path=cut", "run=pair-tokens", *tokens, *CONF)
+    if "pair-student" not in there:
         world.factory("recipe=pair_heal", *words, *CONF)
         world.trainer("recipe=pair_heal", *words, *CONF)
     return world
