@@ -176,6 +176,7 @@ def _translated(error: duckdb.Error, con: duckdb.DuckDBPyConnection, files: list
         known = {row[0] for row in con.execute(columns, {"asked": asked}).fetchall()}
         if asked == list(TABLES):
             return Refusal(f"no column named {name}: the query names no table", TABLES_COMMAND)
+        known.discard(name)  # of a table that is mentioned in another place than this
         return Refusal(f"no column named {name}: {nearest(name, known, 0.6)}", f"python -m data describe {asked[0]}")
     if isinstance(error, duckdb.ConversionException) and re.search(r"Could not convert string '[0-9a-f]{16}'", message):
         return Refusal(f"ids are text of 16 hex digits, not numbers: {_first_line(error)}", IDS)

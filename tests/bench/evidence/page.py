@@ -21,7 +21,7 @@ def put(name: str, text: str) -> None:
     marks = f"<!-- {name} -->", f"<!-- end {name} -->"
     page = PAGE.read_text(encoding="utf-8")
     new, found = re.subn(
-        f"{marks[0]}.*?{marks[1]}", lambda _: f"{marks[0]}\n{text}\n{marks[1]}", page, count=1, flags=re.S
+        f"{marks[0]}.*?{marks[1]}", lambda _: f"{marks[0]}\n\n{text}\n\n{marks[1]}", page, count=1, flags=re.S
     )
     if not found:
         raise ValueError(f"{PAGE} has no place called {name}")
