@@ -88,7 +88,10 @@ def measured(world: World) -> dict[str, dict[str, float]]:
         for arm in left:
             words = [*ARMS[arm], *setting.words, f"steps={setting.steps}", f"run={run_name(key, arm)}"]
             world.trainer(f"recipe={setting.recipe}", *words)
-    return evaluated(world, [run_name(key, arm) for key in SETTINGS for arm in ARMS])
+    found = evaluated(world, [run_name(key, arm) for key in SETTINGS for arm in ARMS])
+    for row in world.sql(TOPICS):
+        found[f"{row['policy']}/{row['topic']}"] = {"exact": row["exact"]}
+    return found
 
 
 def mistaken(answers: Sequence[Mapping[str, str]], seed: int, path: Path) -> None:
@@ -116,23 +119,45 @@ SELECT first(p.messages[1].content) AS prompt, first(a.text) AS text FROM answer
 WHERE a.label = 'demo' GROUP BY prompt_id ORDER BY prompt_id"""
 
 
-def rows(worlds: Sequence[dict[str, dict[str, float]]]) -> list[list[str]]:
-    """A line a setting: the three arms, and the hybrid's difference from copying alone."""
-    lines = []
+TOPICS = """\
+SELECT policy, topic, avg(metrics['exact']) AS exact FROM evaluations
+JOIN (SELECT DISTINCT prompt_id, topic FROM prompts) ON prompt_id = item
+WHERE benchmark = 'held_out' AND evaluations.label = 'evidence' AND policy LIKE 'pays-demo-%' GROUP BY ALL"""
+PARTS = {"single": "as in the demo, single facts alone", "pair": "as in the demo, pairs alone: answers twice as long"}
+Worlds = Sequence[dict[str, dict[str, float]]]
+
+
+def names() -> dict[str, tuple[str, str]]:
+    """Name of a line → its setting, and what stands behind the run where the line holds a part of the questions."""
+    found = {}
     for key, setting in SETTINGS.items():
-        exact = {arm: [world[run_name(key, arm)]["exact"] for world in worlds] for arm in ARMS}
-        told = [str(interval(exact[arm])) for arm in ARMS]
-        lines.append([setting.name, *told, apart(key, worlds).signed])
+        found[setting.name] = key, ""
+        if key == "demo":
+            found |= {name: (key, f"/{topic}") for topic, name in PARTS.items()}
+    return found
+
+
+def rows(worlds: Worlds) -> list[list[str]]:
+    """A line a setting: the three arms, and their differences from copying alone."""
+    lines = []
+    for name in names():
+        told = [str(interval(exact(name, arm, worlds))) for arm in ARMS]
+        lines.append([name, *told, *(apart(name, arm, worlds).signed for arm in ("replay", "hybrid"))])
     return lines
 
 
-def apart(key: str, worlds: Sequence[dict[str, dict[str, float]]]) -> Interval:
-    """Exact match of the hybrid minus that of copying alone, world by world."""
-    hybrid, bc = ([world[run_name(key, arm)]["exact"] for world in worlds] for arm in ("hybrid", "bc"))
-    return difference(hybrid, bc)
+def exact(name: str, arm: str, worlds: Worlds) -> list[float]:
+    """Exact match of a line's arm, world by world."""
+    key, part = names()[name]
+    return [world[run_name(key, arm) + part]["exact"] for world in worlds]
 
 
-HEAD = ["setting", "BC on best-of-N", "replay, `seq_tis`", "hybrid", "hybrid − BC"]
+def apart(name: str, arm: str, worlds: Worlds) -> Interval:
+    """What an arm has above copying alone."""
+    return difference(exact(name, arm, worlds), exact(name, "bc", worlds))
+
+
+HEAD = ["setting", "BC on best-of-N", "replay, `seq_tis`", "hybrid", "replay − BC", "hybrid − BC"]
 
 
 def main(words: Sequence[str]) -> int:
@@ -141,9 +166,7 @@ def main(words: Sequence[str]) -> int:
     worlds = side_by_side(options.seeds, measured)
     tell({"pays": table(HEAD, rows(worlds))}, options, "Exact match on held-out questions. ")
     if options.write:
-        dots(
-            "pays", {SETTINGS[key].name: apart(key, worlds) for key in SETTINGS}, "exact match: hybrid − BC", zero=True
-        )
+        dots("pays", {name: apart(name, "hybrid", worlds) for name in names()}, "exact match: hybrid − BC", zero=True)
     return 0
 
 
