@@ -2,9 +2,9 @@
 
     python tests/bench/evidence/language.py [--seeds 11,12] [--write]
 
-Half of the demo teacher's values are English. What may be copied is not filtered by language here, so that only the corpus (λ of
-L_PT), the reward's language component and the trainer's guard stand against it. 150 updates each, the recipe's own rates; nothing
-is tuned."""
+Half of the demo teacher's values are English. But in one arm, what may be copied is not filtered by language, so that only the
+corpus (λ of L_PT), the reward's language component and the trainer's guard stand against it. 150 updates each, the recipe's own
+rates; nothing is tuned."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ ARMS = {
     "bc_raw": ("BC on raw answers", ("arm=bc_raw",)),
     "bc_right": ("BC on best-of-N that is right", ("arm=bc_best", RIGHT)),
     "hybrid_right": ("hybrid, best-of-N that is right", ("arm=hybrid", "objective=seq_tis", RIGHT)),
+    "bc_filtered": ("BC on best-of-N that is right and Faroese", ("arm=bc_best",)),
     "replay": ("replay, `seq_tis`", ("arm=replay", "objective=seq_tis")),
 }
+UNGUARDED = ("bc_filtered", "replay")  # never meet the teacher's words
+ONE_REWARD = ("bc_raw", "bc_filtered")  # what is copied does not depend on the reward's language
 REWARDS = {"language": (), "none": ("reward=agreement + 0.02*teacher_loglik",)}
 CORPUS = ("0", "0.1", "1")
 GUARDED = "0.1"  # the λ that the guard is tried with
@@ -53,12 +56,12 @@ class Cell:
 
 
 def cells() -> list[Cell]:
-    """All lines. The reward chooses nothing among raw answers; replay alone never meets the teacher's words, nor the guard."""
+    """All lines."""
     found = []
     for arm in ARMS:
-        for reward in ("language",) if arm == "bc_raw" else REWARDS:
+        for reward in ("language",) if arm in ONE_REWARD else REWARDS:
             found += [Cell(arm, reward, corpus) for corpus in CORPUS]
-            found += [] if arm == "replay" else [Cell(arm, reward, GUARDED, guard=True)]
+            found += [] if arm in UNGUARDED else [Cell(arm, reward, GUARDED, guard=True)]
     return found
 
 
@@ -82,10 +85,10 @@ def rows(worlds: Sequence[Figures]) -> list[list[str]]:
     lines = []
     for cell in cells():
         values = {key: [world[cell.run][key] for world in worlds] for key in ("language", "exact", "bits")}
-        bare = Cell(cell.arm, "language" if cell.arm == "bc_raw" else "none", "0")
+        bare = Cell(cell.arm, "language" if cell.arm in ONE_REWARD else "none", "0")
         apart = difference(values["language"], [world[bare.run]["language"] for world in worlds])
         told = [str(interval(values[key])) for key in values]
-        reward = "–" if cell.arm == "bc_raw" else {"language": "yes", "none": "no"}[cell.reward]
+        reward = "–" if cell.arm in ONE_REWARD else {"language": "yes", "none": "no"}[cell.reward]
         said = "" if cell == bare else apart.signed
         lines.append([ARMS[cell.arm][0], reward, cell.corpus, "yes" if cell.guard else "no", *told, said])
     return lines
