@@ -303,7 +303,7 @@ class TrainerSettings:
     """Whether a finished run of this name and configuration is kept, and an unfinished one resumed, in place of a refusal."""
     steps: int = 100
     """Optimiser steps; also the length of the learning-rate schedule."""
-    objective: Any = "grpo"
+    objective: Any = "topr"
     """One objective, or a weighted sum such as {seq_tis: 1, naive: 0.1}."""
     clip: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     """Numbers of the objectives."""

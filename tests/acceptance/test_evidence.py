@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import doctest
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +18,7 @@ sys.path.append(str(Path(__file__).parents[1] / "bench" / "evidence"))
 
 import arms
 import language
+import page
 import pair
 import pair_files
 import pays
@@ -23,6 +26,7 @@ import plot
 import seeds
 import stale
 
+ROOT = Path(__file__).parents[2]
 SHORT = ("steps=2", "probe.every=null")
 
 
@@ -90,6 +94,31 @@ def test_the_examples_in_the_measurements_hold() -> None:
     for module in (seeds, stale):
         found = doctest.testmod(module)
         assert found.attempted and not found.failed
+
+
+def test_each_place_of_the_page_is_filled_alone_and_every_command_on_it_is_one(tmp_path, monkeypatch) -> None:
+    written = page.PAGE.read_text(encoding="utf-8")
+    monkeypatch.setattr(page, "PAGE", tmp_path / "evidence.md")
+    for name in re.findall(r"<!-- (\w+) -->", written):
+        page.PAGE.write_text(written, encoding="utf-8")
+        page.put(name, "a table")
+        new = page.PAGE.read_text(encoding="utf-8")
+        begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
+        assert new == f"{written.split(begin)[0]}{begin}\n\na table\n\n{end}{written.split(end)[1]}"
+    with pytest.raises(ValueError, match="no place called nothing"):
+        page.put("nothing", "a table")
+    scripts = re.findall(r"python (tests/bench/evidence/\w+\.py)(?: --seeds [\d,]+)? --write", written)
+    assert len(set(scripts)) == 6
+    for script in set(scripts):
+        told = subprocess.run(
+            [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        assert "--seeds" in told and "--write" in told
+
+
+def test_every_figure_that_the_page_shows_is_there() -> None:
+    shown = re.findall(r"!\[[^]]+\]\((evidence/\w+\.svg)\)", page.PAGE.read_text(encoding="utf-8"))
+    assert shown and [name for name in shown if not (page.PAGE.parent / name).is_file()] == []
 
 
 def test_a_figure_drawn_again_is_the_same_bytes(tmp_path, monkeypatch) -> None:
