@@ -116,11 +116,6 @@ def test_each_place_of_the_page_is_filled_alone_and_every_command_on_it_is_one(t
         assert "--seeds" in told and "--write" in told
 
 
-def test_every_figure_that_the_page_shows_is_there() -> None:
-    shown = re.findall(r"!\[[^]]+\]\((evidence/\w+\.svg)\)", page.PAGE.read_text(encoding="utf-8"))
-    assert shown and [name for name in shown if not (page.PAGE.parent / name).is_file()] == []
-
-
 def test_a_figure_drawn_again_is_the_same_bytes(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(plot, "FOLDER", tmp_path)
     rows = {"a": seeds.interval([0.1, 0.2, 0.4]), "`b`": seeds.interval([-0.3, 0.2])}
