@@ -25,6 +25,7 @@ import pays
 import plot
 import seeds
 import stale
+import worlds
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("steps=2", "probe.every=null")
@@ -77,6 +78,12 @@ def test_quality_that_turned_and_a_verdict_in_time() -> None:
     rising = [{"replay": 1.0}, {"replay": 0.0}, {"replay": 1.0}]
     assert stale.stopped(rising) == 1 and stale.stopped(rising[:1]) is None
     assert stale.turned([0.5, 0.46]) is None and stale.turned([0.5, 0.44, 0.6]) == 1
+
+
+def test_a_measurement_asks_drift_of_runs_in_the_folder_of_a_world(mine) -> None:
+    told = json.loads(worlds.World(1, mine.folder).run(str(stale.HERE), "--drift", "demo-hybrid"))
+    assert told.keys() == {"demo-hybrid"} and told["demo-hybrid"].keys() == {*stale.SHOWN, "replay"}
+    assert 0 < told["demo-hybrid"]["token_ess"] <= 1 and told["demo-hybrid"]["replay"] in (0, 1)
 
 
 def test_the_language_part_trains_every_cell_under_its_name_and_the_guard_holds(mine) -> None:

@@ -131,7 +131,9 @@ def test_only_columns_of_what_is_asked_are_suggested(lake: Lake) -> None:
         lake.sql("SELECT finish_reson FROM samples")
     with pytest.raises(Refusal, match="no column named chrf: the query names no table"):
         lake.sql("SELECT chrf")
-    with pytest.raises(Refusal, match=r"no column named seconds: known: [^'\n]*\n"):  # not the name itself, which `costs` has
+    with pytest.raises(
+        Refusal, match=r"no column named seconds: known: [^'\n]*\n"
+    ):  # not the name itself, which `costs` has
         lake.sql("WITH costs AS (SELECT seconds FROM samples) SELECT * FROM costs")
 
 

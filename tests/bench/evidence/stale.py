@@ -16,7 +16,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+HERE = Path(__file__).resolve()
+sys.path[:0] = [str(HERE.parents[3]), str(HERE.parent)]  # the folder too: it starts itself where Python does not add it
 
 from page import parser, table, tell
 from plot import curves
@@ -52,7 +53,7 @@ def measured(world: World) -> dict[str, list[Point]]:
             name = f"run={run_name(arm, 0)[:-1]}${{trainer.steps}}"
             world.trainer("-m", "recipe=evidence", *words, *STEADY, steps, name)
     figures = evaluated(world, names.values())
-    told = json.loads(world.run(str(Path(__file__).resolve()), "--drift", *names.values()))
+    told = json.loads(world.run(str(HERE), "--drift", *names.values()))
     return {arm: [figures[names[arm, n]] | told[names[arm, n]] for n in UPDATES] for arm in ARMS}
 
 
