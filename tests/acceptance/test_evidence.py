@@ -80,8 +80,11 @@ def test_quality_that_turned_and_a_verdict_in_time() -> None:
     assert stale.turned([0.5, 0.46]) is None and stale.turned([0.5, 0.44, 0.6]) == 1
 
 
-def test_a_measurement_asks_drift_of_runs_in_the_folder_of_a_world(mine) -> None:
-    told = json.loads(worlds.World(1, mine.folder).run(str(stale.HERE), "--drift", "demo-hybrid"))
+def test_a_measurement_asks_drift_of_runs_in_the_folder_of_a_world(mine, tmp_path) -> None:
+    (tmp_path / "data").mkdir()
+    for name, place in {"data/lake": mine.lake, "data/demo": ROOT / "data" / "demo", "runs": mine.runs}.items():
+        (tmp_path / name).symlink_to(place)
+    told = json.loads(worlds.World(1, tmp_path).run(str(stale.HERE), "--drift", "demo-hybrid"))
     assert told.keys() == {"demo-hybrid"} and told["demo-hybrid"].keys() == {*stale.SHOWN, "replay"}
     assert 0 < told["demo-hybrid"]["token_ess"] <= 1 and told["demo-hybrid"]["replay"] in (0, 1)
 

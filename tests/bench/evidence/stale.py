@@ -16,14 +16,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-HERE = Path(__file__).resolve()
-sys.path[:0] = [str(HERE.parents[3]), str(HERE.parent)]  # the folder too: it starts itself where Python does not add it
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # it starts itself where Python does not add its folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from page import parser, table, tell
 from plot import curves
 from seeds import interval
 from worlds import World, evaluated, side_by_side
 
+HERE = Path(__file__).resolve()
 UPDATES = [2**i for i in range(10)]
 FALL = 0.05  # twelve of 240 questions
 ARMS = {
