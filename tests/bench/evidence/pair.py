@@ -61,7 +61,7 @@ def made(
     return world
 
 
-def measured(folder: Path, seed: int, words: Sequence[str] = ()) -> Figures:
+def measured(folder: Path, seed: int, words: Sequence[str] = (), training: Sequence[str] = ()) -> Figures:
     """Every arm of one seed in a lake of its own, evaluated; `pool`: shares of correct samples, and of prompts with one."""
     world = World(seed, folder)
     pair_files.write(folder / f"prompts-{seed}.jsonl", pair_files.questions(seed))
@@ -70,7 +70,7 @@ def measured(folder: Path, seed: int, words: Sequence[str] = ()) -> Figures:
     there = world.trained()
     for arm, (_, chosen) in ARMS.items():
         if f"pair-{seed}-{arm}" not in there:
-            world.trainer(*chosen, f"run=pair-{seed}-{arm}", *own)
+            world.trainer(*chosen, f"run=pair-{seed}-{arm}", *own, *training)
     policies = ",".join(["student", "teacher", *(f"run:pair-{seed}-{arm}" for arm in ARMS)])
     world.factory(*own, "stages=[evaluate]", f"policies=[{policies}]")
     rows = world.sql(EVALUATED, lake=f"lake-{seed}")
