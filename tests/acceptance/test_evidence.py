@@ -91,11 +91,10 @@ def test_a_measurement_asks_drift_of_runs_in_the_folder_of_a_world(mine, tmp_pat
 
 def test_the_language_part_trains_every_cell_under_its_name_and_the_guard_holds(mine) -> None:
     """A bound that no language reaches: every step after the first probe learns the corpus alone."""
-    cell = language.Cell("hybrid_right", "none", "0.1", guard=True)
-    above = language.GUARD[1].replace(str(language.BOUND), "1.5")
-    words = [*language.ARMS[cell.arm][1], *language.REWARDS[cell.reward], "probe.every=1", above, "steps=3"]
+    cell = language.Cell("hybrid_right", "none", "0.1", guard="corpus")
+    above = [word.replace(f"below: {language.BOUND}", "below: 1.5") for word in cell.words]
     name = cell.run.replace("pt0.1", "pt${trainer.losses.pt}")
-    mine.trainer("-m", "recipe=evidence", *words, "losses.pt=0.1", f"run={name}")
+    mine.trainer("-m", "recipe=evidence", *above, "probe.every=1", "steps=3", "losses.pt=0.1", f"run={name}")
     assert [line["weight/rl"] for line in mine.metrics(cell.run) if "weight/rl" in line] == [1, 0, 0]
     assert len({cell.run for cell in language.cells()}) == len(language.cells())
 

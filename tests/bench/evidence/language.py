@@ -33,10 +33,10 @@ REWARDS = {"language": (), "none": ("reward=agreement + 0.02*teacher_loglik",)}
 CORPUS = ("0", "0.1", "1")
 GUARDED = "0.1"  # the λ that the guard is tried with
 BOUND, EVERY = 0.95, 10
-GUARD = (
-    f"probe.every={EVERY}",
-    f"probe.guard=[{{metric: probe/language, below: {BOUND}, weights: {{rl: 0, bc: 0, pt: 1}}}}]",
-)
+GUARDS = {
+    "corpus": "{rl: 0, bc: 0, pt: 1}",
+    "pool": "{bc: 0}",
+}  # what is learned from while the language is below the bound
 Figures = dict[str, dict[str, float]]
 
 
@@ -47,12 +47,19 @@ class Cell:
     arm: str
     reward: str
     corpus: str
-    guard: bool = False
+    guard: str = ""
 
     @property
     def run(self) -> str:
         """Name of its run."""
-        return f"language-{self.arm}-{self.reward}-pt{self.corpus}{'-guard' if self.guard else ''}"
+        return f"language-{self.arm}-{self.reward}-pt{self.corpus}{f'-{self.guard}' if self.guard else ''}"
+
+    @property
+    def words(self) -> list[str]:
+        """What is asked of the trainer, but for λ."""
+        rule = f"{{metric: probe/language, below: {BOUND}, weights: {GUARDS[self.guard]}}}" if self.guard else ""
+        guard = [f"probe.every={EVERY}", f"probe.guard=[{rule}]"] if self.guard else []
+        return [*ARMS[self.arm][1], *REWARDS[self.reward], *guard]
 
 
 def cells() -> list[Cell]:
@@ -61,20 +68,20 @@ def cells() -> list[Cell]:
     for arm in ARMS:
         for reward in ("language",) if arm in ONE_REWARD else REWARDS:
             found += [Cell(arm, reward, corpus) for corpus in CORPUS]
-            found += [] if arm in UNGUARDED else [Cell(arm, reward, GUARDED, guard=True)]
+            guards = () if arm in UNGUARDED else GUARDS if arm.startswith("hybrid") else ("corpus",)
+            found += [Cell(arm, reward, GUARDED, guard) for guard in guards]
     return found
 
 
 def measured(world: World) -> Figures:
     """Run → figures on held-out questions."""
     there = world.trained()
-    sweeps: dict[tuple[str, str, bool], list[Cell]] = {}
+    sweeps: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells():
         if cell.run not in there:
-            sweeps.setdefault((cell.arm, cell.reward, cell.guard), []).append(cell)
-    for (arm, reward, guard), left in sweeps.items():
+            sweeps.setdefault(tuple(cell.words), []).append(cell)
+    for words, left in sweeps.items():
         name = left[0].run.replace(f"pt{left[0].corpus}", "pt${trainer.losses.pt}")
-        words = [*ARMS[arm][1], *REWARDS[reward], *(GUARD if guard else ())]
         corpus = f"losses.pt={','.join(cell.corpus for cell in left)}"
         world.trainer("-m", "recipe=evidence", *words, corpus, f"run={name}")
     return evaluated(world, [cell.run for cell in cells()])
@@ -90,7 +97,7 @@ def rows(worlds: Sequence[Figures]) -> list[list[str]]:
         told = [str(interval(values[key])) for key in values]
         reward = "–" if cell.arm in ONE_REWARD else {"language": "yes", "none": "no"}[cell.reward]
         said = "" if cell == bare else apart.signed
-        lines.append([ARMS[cell.arm][0], reward, cell.corpus, "yes" if cell.guard else "no", *told, said])
+        lines.append([ARMS[cell.arm][0], reward, cell.corpus, {"": "no"}.get(cell.guard, cell.guard), *told, said])
     return lines
 
 
@@ -109,7 +116,10 @@ HEAD = [
 def main(words: Sequence[str]) -> int:
     """Train, evaluate, print."""
     options = parser(__doc__, range(11, 16)).parse_args(words)
-    note = f"Guard: while the probe's language, every {EVERY} updates, is below {BOUND}, the corpus alone is learned. "
+    note = (
+        f"Guard: while the probe's language, every {EVERY} updates, is below {BOUND}, the corpus alone is learned, or nothing "
+        "is copied and the pool and the corpus go on. "
+    )
     tell({"language": table(HEAD, rows(side_by_side(options.seeds, measured)))}, options, note)
     return 0
 
