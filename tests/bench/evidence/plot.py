@@ -59,7 +59,7 @@ def _drawing(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams |= {"svg.hashsalt": "grpo-kd", "font.size": 9, "axes.spines.top": False}
+    matplotlib.rcParams |= {"svg.hashsalt": "grpo-kd", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
     matplotlib.rcParams |= {"axes.spines.right": False, "axes.axisbelow": True}
     from matplotlib import pyplot
 
