@@ -265,7 +265,7 @@ class Probe:
     """Whether to measure KL(π‖π_0) on sampled answers; holds the starting weights in memory."""
     guard: list[Any] = field(default_factory=list)
     """Rules {metric, below or above, weights}: while a probe's last value is beyond the bound, these weights replace the step's,
-    e.g. [{metric: probe/language, below: 0.8, weights: {rl: 0, pt: 0.5}}]."""
+    e.g. [{metric: probe/language, below: 0.8, weights: {bc: 0}}]."""
 
     def __post_init__(self) -> None:
         in_range("probe.every", self.every, 1)

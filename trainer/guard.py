@@ -1,4 +1,4 @@
-"""The guard: while a probe's figure is beyond its bound, other weights hold, e.g. replay pauses until the language is back.
+"""The guard: while a probe's figure is beyond its bound, other weights hold, e.g. copying pauses until the language is back.
 
 Reads the recipe's rules and each step's metrics. Refuses rules that are not understood. A figure that was not measured changes
 nothing: the last one counts."""
