@@ -164,4 +164,5 @@ def test_a_pair_of_tiny_models_goes_the_whole_way(tiny_model, tmp_path) -> None:
     pair.made(tmp_path, text, ("tokens=8", "min_count=4", "text=faroese.jsonl"), short)
     found = pair.measured(tmp_path, 1, (*short, "sampling.n=2", "where=null"), ["replay.truncated=keep"])
     assert found.keys() == {"teacher", "student", "pool", *pair.ARMS}
-    assert len(pair.rows([found])) == len(found) - 1
+    rows = pair.rows([found])
+    assert len(rows) == len(found) - 1 and {len(row) for row in rows} == {len(pair.HEAD)}

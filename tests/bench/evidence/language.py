@@ -27,7 +27,7 @@ ARMS = {
     "bc_filtered": ("BC on best-of-N that is right and Faroese", ("arm=bc_best",)),
     "replay": ("replay, `seq_tis`", ("arm=replay", "objective=seq_tis")),
 }
-UNGUARDED = ("bc_filtered", "replay")  # never meet the teacher's words
+UNGUARDED = ("bc_filtered", "replay")  # never meet an English word: there is nothing to guard
 ONE_REWARD = ("bc_raw", "bc_filtered")  # what is copied does not depend on the reward's language
 REWARDS = {"language": (), "none": ("reward=agreement + 0.02*teacher_loglik",)}
 CORPUS = ("0", "0.1", "1")
@@ -97,7 +97,7 @@ def rows(worlds: Sequence[Figures]) -> list[list[str]]:
         told = [str(interval(values[key])) for key in values]
         reward = "–" if cell.arm in ONE_REWARD else {"language": "yes", "none": "no"}[cell.reward]
         said = "" if cell == bare else apart.signed
-        lines.append([ARMS[cell.arm][0], reward, cell.corpus, {"": "no"}.get(cell.guard, cell.guard), *told, said])
+        lines.append([ARMS[cell.arm][0], reward, cell.corpus, cell.guard or "no", *told, said])
     return lines
 
 

@@ -58,7 +58,6 @@ def made(
     if "pair-student" not in there:
         world.factory("recipe=pair_heal", *words, *CONF)
         world.trainer("recipe=pair_heal", *words, *CONF)
-    return world
 
 
 def measured(folder: Path, seed: int, words: Sequence[str] = (), training: Sequence[str] = ()) -> Figures:
@@ -91,13 +90,7 @@ def rows(seeds: Sequence[Figures]) -> list[list[str]]:
     return lines
 
 
-HEAD = [
-    "policy",
-    "correct, held-out forms",
-    "chrF to the teacher's answer",
-    "bits a byte",
-    "correct − BC on filtered best-of-N",
-]
+HEAD = ["policy", "correct, held-out forms", "bits a byte", "correct − BC on filtered best-of-N"]
 
 
 def main(words: Sequence[str]) -> int:
