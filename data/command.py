@@ -39,6 +39,11 @@ QUIET = (  # Hydra writes no folder, no log and no working directory of its own:
 UNKNOWN = re.compile(r"Key '([^']+)' (?:is )?not in '([^']+)'")  # how OmegaConf names a key that a dataclass lacks
 
 
+def config_groups() -> set[str]:
+    """Names of the groups of files in conf/ that a command line can choose from: recipe, corpus, …"""
+    return {path.name for path in CONF.iterdir() if path.is_dir()}
+
+
 @dataclass(frozen=True)
 class Command:
     """One command: its section's name, the typed recipe, what it does and what `--help` says first."""
@@ -186,7 +191,7 @@ class Command:
         word = re.sub(r"^model\.", "model@", word)  # model.teacher=gpt4: conf/model/gpt4.yaml as the teacher
         key, equals, value = word.partition("=")
         first = re.split(r"[.@]", key)[0]
-        groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+        groups = config_groups()
         roots = {f.name for f in dataclasses.fields(self.recipe)} | {"hydra"}
         own = {f.name for f in dataclasses.fields(self.settings)}
         if word.startswith(("+", "~")) or not equals:

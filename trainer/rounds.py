@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.command import Command
+from data.command import Command, config_groups
 from data.config import Recipe
 from data.refusal import Refusal, nearest
 from data.settings import rows
@@ -29,6 +29,7 @@ NEEDED = frozenset({"samples", "scores", "rewards"})
 CHOSEN_HERE = {"policy": "each round starts at the last one's run", "resume": "finished rounds are found anyway"}
 ROW = ("recipe", "status", "configuration_hash", "reward_sql", "policy", "model_id", "steps", "seconds")
 SECTIONS = ("factory", "trainer")
+FACTORY_ALONE = frozenset({"factory", "engine", "endpoint", "executor"})
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def divided(argv: Sequence[str]) -> Words:
     own, roots, trainer = (
         {f.name for f in dataclasses.fields(cls)} for cls in (RoundsSettings, Recipe, TrainerSettings)
     )
+    shared = (roots | config_groups()) - FACTORY_ALONE
     found, rest = Words([], [], [], [], []), iter(argv)
     for word in rest:
         key = word.partition("=")[0]
@@ -64,7 +66,7 @@ def divided(argv: Sequence[str]) -> Words:
             raise Refusal(f"no flag {word} here: rounds are no sweep", f"python -m {COMMAND} --help")
         elif first == "trainer" or first in trainer:
             found.trainer.append(word)
-        elif first == "recipe" or first in roots - {"factory"}:
+        elif first in shared:
             found.shared.append(word)
         else:
             found.factory.append(word)

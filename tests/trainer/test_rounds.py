@@ -38,6 +38,14 @@ def test_words_go_to_those_who_read_them():
     assert (words.trainer, words.factory) == (trainer, factory)
 
 
+def test_files_of_a_group_are_chosen_for_both_commands_but_who_computes_for_the_factory_alone():
+    """`arm=replay` that reached the factory alone trained the recipe's own arm under the other's name."""
+    shared = ["recipe=evidence", "arm=replay", "corpus=[wikipedia_fo]", "model@student=mistral7b"]
+    factory = ["executor=local", "executor.workers=2", "engine=vllm", "endpoint=openai"]
+    words = divided([*factory, *shared])
+    assert (words.shared, words.factory, words.trainer) == (shared, factory, [])
+
+
 @pytest.mark.parametrize("word", ["policy=run:x", "resume=x", "-m"])
 def test_what_rounds_choose_themselves_is_refused(word, capsys):
     assert main(["recipe=demo", "rounds=2", word]) == 2

@@ -41,13 +41,13 @@ class Way:
 
 BC, REPLAY, HYBRID = ("arm=bc_best",), ("arm=replay", "objective=seq_tis"), ("arm=hybrid", "objective=seq_tis")
 WAYS = {
-    "bc": Way("BC on filtered best-of-N", BC),
-    "replay": Way("replay, `seq_tis`", REPLAY),
-    "hybrid": Way("hybrid, `seq_tis`", HYBRID),
-    "bc-long": Way("BC on filtered best-of-N, one pool", BC, 1, 3 * UPDATES),
-    "replay-long": Way("replay, `seq_tis`, one pool", REPLAY, 1, 3 * UPDATES),
-    "hybrid-long": Way("hybrid, `seq_tis`, one pool", HYBRID, 1, 3 * UPDATES),
-    "online": Way("replay, `seq_tis`, a pool each 10 updates", (*REPLAY, "optimiser.warmup=0"), 15, 10),
+    "copying": Way("BC on filtered best-of-N", BC),
+    "replaying": Way("replay, `seq_tis`", REPLAY),
+    "mixing": Way("hybrid, `seq_tis`", HYBRID),
+    "copying-long": Way("BC on filtered best-of-N, one pool", BC, 1, 3 * UPDATES),
+    "replaying-long": Way("replay, `seq_tis`, one pool", REPLAY, 1, 3 * UPDATES),
+    "mixing-long": Way("hybrid, `seq_tis`, one pool", HYBRID, 1, 3 * UPDATES),
+    "near-online": Way("replay, `seq_tis`, a pool each 10 updates", (*REPLAY, "optimiser.warmup=0"), 15, 10),
 }
 Figures = dict[str, dict[str, float]]
 
@@ -104,11 +104,11 @@ def lines() -> dict[str, tuple[str, int]]:
 def rows(worlds: Sequence[Figures]) -> list[list[str]]:
     """A line a way and, where there are several, a round."""
     found = []
-    first = [world["hybrid-round1"]["exact"] for world in worlds]
+    first = [world["mixing-round1"]["exact"] for world in worlds]
     for key, (name, updates) in lines().items():
         exact = [world[key]["exact"] for world in worlds]
         told = [interval([world[key][paid] for world in worlds]).mean for paid in PAID_FOR]
-        apart = "" if key == "hybrid-round1" else difference(exact, first).signed
+        apart = "" if key == "mixing-round1" else difference(exact, first).signed
         found.append([name, str(updates), str(interval(exact)), apart, *(f"{value:,.0f}" for value in told)])
     return found
 
