@@ -23,6 +23,7 @@ import pair
 import pair_files
 import pays
 import plot
+import rounds
 import seeds
 import stale
 import worlds
@@ -97,6 +98,15 @@ def test_the_language_part_trains_every_cell_under_its_name_and_the_guard_holds(
     mine.trainer("-m", "recipe=evidence", *above, "probe.every=1", "steps=3", "losses.pt=0.1", f"run={name}")
     assert [line["weight/rl"] for line in mine.metrics(cell.run) if "weight/rl" in line] == [1, 0, 0]
     assert len({cell.run for cell in language.cells()}) == len(language.cells())
+
+
+def test_the_cost_table_has_a_line_for_every_round_and_for_the_online_loop() -> None:
+    paid = {"exact": 0.5, **dict.fromkeys(rounds.PAID_FOR, 1000.0)}
+    world = dict.fromkeys(rounds.lines(), paid)
+    rows = rounds.rows([world, world])
+    assert len(rows) == 4 * 3 + 3 + 3 and {len(row) for row in rows} == {len(rounds.HEAD)}
+    assert [row[3] for row in rows if row[0] == "hybrid, `seq_tis`: round 1"] == [""]
+    assert rows[-1][:2] == ["online GRPO (TRL), a run of 450", "450"]
 
 
 def test_the_examples_in_the_measurements_hold() -> None:
