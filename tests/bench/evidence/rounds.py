@@ -1,11 +1,12 @@
 """What a pool, further rounds and longer replay cost and bring: the third part of docs/evidence.md.
 
-    python tests/bench/evidence/rounds.py [--seeds 11,12] [--write]
+    python tests/bench/evidence/rounds.py [--seeds 21,22] [--write]
 
 Three ways to learn, three rounds of 150 updates each by `trainer.rounds`; beside each the same 450 updates on the first pool alone.
 One way is as near to an online loop as rounds come here: a pool for every ten updates. The last is the online loop itself, TRL's
 (online.py). Tokens and seconds are those that factory and trainer wrote into `costs` and `runs`, and TRL's between the first update
-and the last: models loaded, processes started and evaluation are not in them."""
+and the last: models loaded, processes started and evaluation are not in them. The worlds are its own, since a pool that
+something else has made there would be found and cost nothing."""
 
 from __future__ import annotations
 
@@ -143,7 +144,7 @@ HEAD = [
 
 def main(words: Sequence[str]) -> int:
     """Train, evaluate, count, print."""
-    options = parser(__doc__, range(11, 16)).parse_args(words)
+    options = parser(__doc__, range(21, 26)).parse_args(words)
     choice = online.chosen()
     worlds = side_by_side(options.seeds, lambda world: measured(world, choice))
     tell({"rounds": table(HEAD, rows(worlds))}, options, f"TRL: rate {choice[0]}, rewards scaled by {choice[1]}. ")
