@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 import pair_files
 from page import parser, table, tell
 from seeds import difference, interval
-from worlds import BUILD, LANES, World
+from worlds import BUILD, LANES, World, write
 
 CONF = ("--config-dir", str(Path(__file__).with_name("conf")))
 TOKENS = ("tokens=1500", "min_count=4", "text=faroese.jsonl")
@@ -49,9 +49,9 @@ def made(
     world = World(0, folder)
     if not (folder / "cut").exists():
         pair_files.cut(folder / "teacher", folder / "cut")
-    pair_files.write(folder / "heal.jsonl", pair_files.healing())
-    pair_files.write(folder / "text.jsonl", text)
-    pair_files.write(folder / "faroese.jsonl", [row for row in text if row["language"] == "fa"])
+    write(folder / "heal.jsonl", pair_files.healing())
+    write(folder / "text.jsonl", text)
+    write(folder / "faroese.jsonl", [row for row in text if row["language"] == "fa"])
     there = world.trained()
     if "pair-tokens" not in there:
         world.run("-m", "trainer.extend", "recipe=pair_heal", "student.path=cut", "run=pair-tokens", *tokens, *CONF)
@@ -63,7 +63,7 @@ def made(
 def measured(folder: Path, seed: int, words: Sequence[str] = (), training: Sequence[str] = ()) -> Figures:
     """Every arm of one seed in a lake of its own, evaluated; `pool`: shares of correct samples, and of prompts with one."""
     world = World(seed, folder)
-    pair_files.write(folder / f"prompts-{seed}.jsonl", pair_files.questions(seed))
+    write(folder / f"prompts-{seed}.jsonl", pair_files.questions(seed))
     own = ("recipe=pair", f"lake=data/lake-{seed}", f"prompts.path=prompts-{seed}.jsonl", *words, *CONF)
     world.factory(*own)
     there = world.trained()

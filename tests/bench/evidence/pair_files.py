@@ -11,7 +11,6 @@ import json
 import os
 import random
 import unicodedata
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +98,3 @@ def text() -> list[dict[str, str]]:
         for row in map(json.loads, lines):
             found += [{"text": row[key], "language": key[:2]} for key in ("fao", "eng")]
     return found
-
-
-def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Rows as JSON Lines."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

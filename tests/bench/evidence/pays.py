@@ -7,7 +7,6 @@ the teacher is right, which policy drew the pool. Rates are the recipe's own and
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from page import parser, table, tell
 from plot import dots
 from seeds import Interval, difference, interval
-from worlds import World, evaluated, side_by_side
+from worlds import World, evaluated, side_by_side, write
 
 ARMS = {
     "bc": ("arm=bc_best",),
@@ -111,7 +110,7 @@ def mistaken(answers: Sequence[Mapping[str, str]], seed: int, path: Path) -> Non
             place = draw.choice(places)
             said[place] = draw.choice(other[said[place]])
         rows.append({"messages": row["prompt"], "answer": " ".join(said)})
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write(path, rows)
 
 
 ANSWERS = """\

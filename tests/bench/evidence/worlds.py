@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,3 +106,8 @@ def side_by_side(seeds: Sequence[int], work: Callable[[World], Found]) -> list[F
     """`work` on the world of every seed, as many at once as there are cores; in the order of the seeds."""
     with ThreadPoolExecutor(LANES) as lanes:
         return list(lanes.map(lambda seed: work(made(seed)), seeds))
+
+
+def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Rows as JSON Lines."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
