@@ -2,8 +2,8 @@
 
     python tests/bench/evidence/arms.py [--seeds 1,2,3] [--write]
 
-On the tuning world each arm is tried at three learning rates, the replaying ones with both ways of adding tokens up; the best by
-exact match on held-out questions is taken to all other worlds. No arm has more tries than the six that this makes."""
+On the tuning world each arm is tried at four learning rates, the replaying ones with both ways of adding tokens up; the best by
+exact match on held-out questions is taken to all other worlds. No arm has more tries than the eight that this makes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from worlds import LANES, TUNING, World, evaluated, made, side_by_side
 
 from trainer.objectives import OBJECTIVES
 
-RATES = ("0.001", "0.002", "0.004")
+RATES = ("0.001", "0.002", "0.004", "0.008")
 SUMS = ("token", "null")  # the demo's, and each objective's own
 CORPUS = ("0.1", "0")  # λ of L_PT
 COPYING = {

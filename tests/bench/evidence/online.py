@@ -1,6 +1,6 @@
 """Online GRPO by TRL on the demo's model, for the cost table of docs/evidence.md (`rounds.py` puts it there).
 
-Tuned as the arms are: three learning rates and both ways to scale a reward, six tries on the tuning world, chosen by exact match
+Tuned as the arms are: four learning rates and both ways to scale a reward, eight tries on the tuning world, chosen by exact match
 after 150 updates. Needs TRL's environment: `make bench-env`."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from worlds import LANES, ROOT, TUNING, World, evaluated, made
 
 PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 TRAINING = Path(__file__).with_name("online_training.py")
-RATES, SCALES = ("0.001", "0.002", "0.004"), ("group", "none")
+RATES, SCALES = ("0.001", "0.002", "0.004", "0.008"), ("group", "none")
 UPDATES = 150
 POINTS = (25, 50, 100, 150, 300, 450)  # of the long run, whose schedule ends at the last
 Choice = tuple[str, str]  # rate, scale
@@ -52,7 +52,7 @@ def figures(world: World, asked: list[tuple[Choice, int, int]]) -> dict[tuple[Ch
 
 
 def chosen() -> Choice:
-    """The best of six tries on the tuning world; the arms' own rate before its equals."""
+    """The best of eight tries on the tuning world; the arms' own rate before its equals."""
     world = made(TUNING)
     choices = list(product(RATES, SCALES))
     with ThreadPoolExecutor(LANES) as lanes:
