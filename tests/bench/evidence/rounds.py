@@ -3,25 +3,29 @@
     python tests/bench/evidence/rounds.py [--seeds 21,22] [--write]
 
 Three ways to learn, three rounds of 150 updates each by `trainer.rounds`; beside each the same 450 updates on the first pool alone.
-One way is as near to an online loop as rounds come here: a pool for every ten updates. The last is the online loop itself, TRL's
-(online.py). Tokens and seconds are those that factory and trainer wrote into `costs` and `runs`, and TRL's between the first update
-and the last: models loaded, processes started and evaluation are not in them. The worlds are its own, since a pool that
-something else has made there would be found and cost nothing."""
+Rates and sums are those that arms.py chooses. One way is as near to an online loop as rounds come here: a pool for every ten
+updates, its rate chosen on the tuning world too. The last is the online loop itself, TRL's (online.py). Tokens and seconds are
+those that factory and trainer wrote into `costs` and `runs`, and TRL's between the first update and the last: models loaded,
+processes started and evaluation are not in them. The worlds are its own, since a pool that something else has made there would be
+found and cost nothing."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
+import arms
 import online
+from arms import RATES, Arm, Choice
 from page import parser, table, tell
 from plot import curves
 from seeds import Interval, difference, interval
-from worlds import World, evaluated, side_by_side
+from worlds import LANES, TUNING, World, evaluated, made, side_by_side
 
 UPDATES = 150
 
@@ -31,35 +35,63 @@ class Way:
     """One way to learn, `rounds` times `steps` updates."""
 
     name: str
-    words: tuple[str, ...]
+    arm: Arm
     rounds: int = 3
     steps: int = UPDATES
+    words: tuple[str, ...] = ()
 
     def run(self, key: str, number: int) -> str:
         """Name of a round's run."""
         return f"{key}-round{number}"
 
 
-BC, REPLAY, HYBRID = ("arm=bc_best",), ("arm=replay", "objective=seq_tis"), ("arm=hybrid", "objective=seq_tis")
+COPY, REPLAY, HYBRID = Arm("bc_best"), Arm("replay", "topr"), Arm("hybrid", "topr")
+# A linear schedule would end every ten updates.
+CLOSE = ("optimiser.warmup=0", "optimiser.schedule=constant")
 WAYS = {
-    "copying": Way("BC on filtered best-of-N", BC),
-    "replaying": Way("replay, `seq_tis`", REPLAY),
-    "mixing": Way("hybrid, `seq_tis`", HYBRID),
-    "copying-long": Way("BC on filtered best-of-N, one pool", BC, 1, 3 * UPDATES),
-    "replaying-long": Way("replay, `seq_tis`, one pool", REPLAY, 1, 3 * UPDATES),
-    "mixing-long": Way("hybrid, `seq_tis`, one pool", HYBRID, 1, 3 * UPDATES),
-    "near-online": Way("replay, `seq_tis`, a pool each 10 updates", (*REPLAY, "optimiser.warmup=0"), 15, 10),
+    "copying": Way("BC on filtered best-of-N", COPY),
+    "replaying": Way("replay, `topr`", REPLAY),
+    "mixing": Way("hybrid, `topr`", HYBRID),
+    "copying-long": Way("BC on filtered best-of-N, one pool", COPY, 1, 3 * UPDATES),
+    "replaying-long": Way("replay, `topr`, one pool", REPLAY, 1, 3 * UPDATES),
+    "mixing-long": Way("hybrid, `topr`, one pool", HYBRID, 1, 3 * UPDATES),
+    "near-online": Way("replay, `topr`, a pool each 10 updates", REPLAY, 15, 10, CLOSE),
 }
+NEAR = "near-online"
 Figures = dict[str, dict[str, float]]
+Choices = Mapping[str, Choice]  # key of a way → its rate and sum
 
 
-def measured(world: World, choice: online.Choice) -> Figures:
+def train(world: World, key: str, way: Way, choice: Choice) -> None:
+    """All rounds of a way, unless the last is there."""
+    if way.run(key, way.rounds) in world.trained():
+        return
+    words = [f"arm={way.arm.kind}", f"optimiser.lr={choice.rate}", *way.words]
+    if way.arm.objective:
+        words += [f"objective={way.arm.objective}", f"losses.aggregation={choice.sums}"]
+    words += [f"run={key}", f"rounds={way.rounds}", f"patience={way.rounds}", f"steps={way.steps}"]
+    world.run("-m", "trainer.rounds", "recipe=evidence", "pool=null", f"seed={world.seed}", *words)
+
+
+def tuned() -> dict[str, Choice]:
+    """Each way's choice: its arm's, but for the near-online one, whose rate is tried with the arm's sum."""
+    world = made(TUNING)
+    chosen, _ = arms.tuned(world)
+    found = {key: chosen[way.arm] for key, way in WAYS.items()}
+    way, tries = WAYS[NEAR], {rate: Choice(rate, found[NEAR].sums) for rate in RATES}
+    with ThreadPoolExecutor(LANES) as lanes:
+        list(lanes.map(lambda rate: train(world, f"{NEAR}-{rate}", way, tries[rate]), RATES))
+    last = {rate: way.run(f"{NEAR}-{rate}", way.rounds) for rate in RATES}
+    figures = evaluated(world, last.values())
+    best = max(RATES, key=lambda rate: (figures[last[rate]]["exact"], rate == "0.002"))
+    print(f"tuning {NEAR}: " + ", ".join(f"{rate}: {figures[last[rate]]['exact']:.3f}" for rate in RATES))
+    return found | {NEAR: tries[best]}
+
+
+def measured(world: World, chosen: Choices, choice: online.Choice) -> Figures:
     """KEY-roundN → exact, language, bits, and what had been paid until then: tokens sampled, tokens by the teacher, seconds."""
-    there = world.trained()
     for key, way in WAYS.items():
-        if way.run(key, way.rounds) not in there:
-            words = [*way.words, f"run={key}", f"rounds={way.rounds}", f"patience={way.rounds}", f"steps={way.steps}"]
-            world.run("-m", "trainer.rounds", "recipe=evidence", "pool=null", f"seed={world.seed}", *words)
+        train(world, key, way, chosen[key])
     runs = [way.run(key, number) for key, way in WAYS.items() for number in range(1, way.rounds + 1)]
     figures, found = evaluated(world, runs), Figures()
     for key, way in WAYS.items():
@@ -130,6 +162,7 @@ def draw(worlds: Sequence[Figures]) -> None:
     curves("cost", panels, "exact match")
 
 
+TOLD = ("copying", "replaying", "mixing", NEAR)
 PAID_FOR = ("sampled", "teacher", "seconds")
 HEAD = [
     "way",
@@ -145,9 +178,11 @@ HEAD = [
 def main(words: Sequence[str]) -> int:
     """Train, evaluate, count, print."""
     options = parser(__doc__, range(21, 26)).parse_args(words)
-    choice = online.chosen()
-    worlds = side_by_side(options.seeds, lambda world: measured(world, choice))
-    tell({"rounds": table(HEAD, rows(worlds))}, options, f"TRL: rate {choice[0]}, rewards scaled by {choice[1]}. ")
+    chosen, choice = tuned(), online.chosen()
+    worlds = side_by_side(options.seeds, lambda world: measured(world, chosen, choice))
+    told = "; ".join(f"{WAYS[key].name}: {arms.told(WAYS[key].arm, chosen[key])}" for key in TOLD)
+    note = f"Rates and sums: {told}; TRL: {choice[0]}, rewards scaled by {choice[1]}. "
+    tell({"rounds": table(HEAD, rows(worlds))}, options, note)
     if options.write:
         draw(worlds)
     return 0
