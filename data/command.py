@@ -12,7 +12,6 @@ import re
 import shlex
 import sys
 import tempfile
-import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,8 @@ from data.config import Recipe
 from data.foreign import ours
 from data.jobs import Job, first_process, jobs_of
 from data.refusal import Refusal, nearest
-from data.settings import described, first_comment, last_parts, listed, nested, rows, typed_fields
+from data.settings import described, first_comment, last_parts, listed, nested, rows
+from data.structured import addressed, in_mapping, thawed, typed_entry, with_open_mappings
 from data.typed import Typed, divided, first_of, typing_of
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -293,78 +293,7 @@ def composed(section: str, kind: type[Kind], words: Sequence[str]) -> Kind:
     return kept[0]
 
 
-def in_mapping(cls: type, path: Sequence[str]) -> bool:
-    """Whether a key lies inside a mapping whose keys the user names, such as `components.words`: Hydra adds it only if told to.
-
-    >>> in_mapping(Recipe, ["components", "words"]), in_mapping(Recipe, ["sampling", "n"])
-    (True, False)
-    """
-    if len(path) < 2 or path[0] not in (hints := typing.get_type_hints(cls)):
-        return False
-    if typing.get_origin(hints[path[0]]) is dict:
-        return True
-    inner = typed_fields(cls).get(path[0])
-    return inner is not None and in_mapping(inner, path[1:])
-
-
-def typed_entry(cls: type, path: Sequence[str]) -> int:
-    """How many names lead to the mapping of dataclasses (`imports`, `corpus`) that a key lies in; 0: it lies in none."""
-    if len(path) < 2 or path[0] not in (inner := typed_fields(cls)):
-        return 0
-    if typing.get_origin(typing.get_type_hints(cls)[path[0]]) is dict:
-        return 1
-    deeper = typed_entry(inner[path[0]], path[1:])
-    return deeper + 1 if deeper else 0
-
-
 def recipes(flags: Sequence[str]) -> dict[str, Path]:
     """Recipe name → file, in conf/ and in the folder behind --config-dir."""
     folders = [CONF, *(Path(flags[i + 1]) for i, flag in enumerate(flags) if flag == "--config-dir")]
     return {path.stem: path for folder in folders for path in sorted((folder / "recipe").glob("*.yaml"))}
-
-
-def addressed(cls: type, words: Sequence[str]) -> set[str]:
-    """Root keys that may be null and that an override lies within or describes: teacher.path=x, teacher={path: x}.
-
-    >>> sorted(addressed(Recipe, ["teacher.path=x", "student.path=y", "translate={by: teacher}", "rephrase=null"]))
-    ['teacher', 'translate']
-    """
-    optional = {f.name for f in dataclasses.fields(cls) if f.default is None} & set(typed_fields(cls))
-    return {name for name in optional if any(re.match(rf"\+*{name}(\.|=\{{)", word) for word in words)}
-
-
-def with_open_mappings(cls: type, begun: Iterable[str] = ()) -> Any:
-    """The recipe's structured node, where mappings (components, corpora) take new names from the command line too.
-
-    `begun`: keys that are null by default and begin with their dataclass's defaults, since Hydra cannot add within null."""
-    from omegaconf import DictConfig, OmegaConf
-
-    def open_(node: Any) -> None:
-        if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
-            return
-        if node._metadata.object_type is dict:
-            OmegaConf.set_struct(node, False)
-        for key in node:
-            open_(node._get_node(key))
-
-    node = OmegaConf.structured(cls)
-    for name in begun:
-        node[name] = OmegaConf.structured(typed_fields(cls)[name])
-    open_(node)
-    return node
-
-
-@contextlib.contextmanager
-def thawed(cls: type) -> Iterator[type]:
-    """The recipe's dataclasses as ones that Hydra may override; their instances stay frozen.
-
-    OmegaConf makes read-only whatever it builds from a frozen dataclass, also nodes that a merge builds later (an optional
-    model, an entry of a mapping), so the mark that it reads is taken off while a recipe is composed."""
-    marks = [c.__dataclass_params__ for c in nested(cls)]  # type: ignore[attr-defined]
-    for mark in marks:
-        mark.frozen = False
-    try:
-        yield cls
-    finally:
-        for mark in marks:
-            mark.frozen = True

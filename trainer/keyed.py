@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data.command import thawed
 from data.refusal import Refusal, nearest
 from data.settings import rows
+from data.structured import thawed
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from data.command import CONF, Command, in_mapping
+from data.command import CONF, Command
 from data.config import Recipe
 from data.refusal import Refusal
 from data.settings import field_docs, nested
+from data.structured import in_mapping
 from factory.config import FactoryRecipe
 from trainer.config import TrainerRecipe
 

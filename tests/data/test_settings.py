@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import doctest
 import subprocess
 import sys
 from pathlib import Path
 
 import factory.__main__
 import trainer.__main__
-from data import settings
 from data.settings import NAMES, constructed, described, first_comment, listed
 from factory.rewards import names
 from trainer.objectives import OBJECTIVES
 
 ROOT = Path(__file__).parents[2]
-
-
-def test_the_examples_of_the_docstrings_hold() -> None:
-    found = doctest.testmod(settings)
-    assert found.attempted > 0 and found.failed == 0
 
 
 def test_a_name_never_runs_into_its_text() -> None:

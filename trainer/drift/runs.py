@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.command import thawed, with_open_mappings
 from data.refusal import Refusal, nearest
+from data.structured import thawed, with_open_mappings
 from trainer import checkpoint
 from trainer.config import Losses, Probe, TrainerRecipe
 from trainer.journal import RECORD, Run, read_metrics

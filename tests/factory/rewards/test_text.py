@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import doctest
 import unicodedata
 
 import pytest
 
-import data.refusal
-import factory.rewards
 from data.refusal import Refusal
-from factory.rewards import _numerals, text, verifier
 from factory.rewards.text import answer_span, fold, squash, visible, words
-
-
-@pytest.mark.parametrize("module", [factory.rewards, text, _numerals, verifier, data.refusal])
-def test_the_examples_in_docstrings_hold(module: object) -> None:
-    failed, tried = doctest.testmod(module)  # type: ignore[arg-type]
-    assert tried and not failed
 
 
 def test_words_keep_faroese_letters_whole_in_nfd_too() -> None:
