@@ -1,4 +1,4 @@
-"""Every way to learn from one pool, over several worlds: the first tables of docs/evidence.md.
+"""Every way to learn from one pool, over several worlds: the first tables of docs/evidence.md and its last.
 
     python tests/bench/evidence/arms.py [--seeds 1,2,3] [--write]
 
@@ -7,6 +7,7 @@ exact match on held-out questions is taken to all other worlds. No arm has more 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -79,6 +80,12 @@ def choices(arm: Arm) -> list[Choice]:
     return [Choice(rate, sums) for rate, sums in product(RATES, SUMS if arm.objective else ("token",))]
 
 
+def words_of(arm: Arm, choice: Choice) -> list[str]:
+    """What the trainer is told."""
+    words = [f"arm={arm.kind}", f"optimiser.lr={choice.rate}"]
+    return [*words, f"losses.aggregation={choice.sums}", f"objective={arm.objective}"] if arm.objective else words
+
+
 def train(world: World, asked: Iterable[tuple[Arm, Choice, str]]) -> None:
     """All that is asked for and not yet there, by as few sweeps as hold nothing else: a process a kind and a choice."""
     there, sweeps = world.trained(), defaultdict[tuple[str, Choice, str], list[str]](list)
@@ -86,10 +93,8 @@ def train(world: World, asked: Iterable[tuple[Arm, Choice, str]]) -> None:
         if run_name(arm, choice, corpus) not in there:
             sweeps[arm.kind, choice, corpus].append(arm.objective)
     for (kind, choice, corpus), objectives in sweeps.items():
-        words = [f"arm={kind}", f"optimiser.lr={choice.rate}", f"losses.pt={corpus}"]
-        if objectives[0]:
-            words += [f"losses.aggregation={choice.sums}", f"objective={','.join(objectives)}"]
-        world.trainer("-m", "recipe=evidence", *words)
+        words = words_of(Arm(kind, ",".join(objectives)), choice)
+        world.trainer("-m", "recipe=evidence", *words, f"losses.pt={corpus}")
 
 
 def tuned(world: World) -> tuple[dict[Arm, Choice], Figures]:
@@ -150,16 +155,28 @@ def corpus_table(chosen: dict[Arm, Choice], worlds: Sequence[Figures]) -> str:
 KEYS = ("exact", "language", "bits")
 
 
+def tuning_table(figures: Figures) -> str:
+    """Exact match of every try on the tuning world: a column a rate; of an arm that replays, both sums."""
+
+    def cell(arm: Arm, rate: str) -> str:
+        sums = SUMS if arm.objective else SUMS[:1]
+        return " · ".join(f"{figures[run_name(arm, Choice(rate, one), CORPUS[0])]['exact']:.3f}" for one in sums)
+
+    rows = [[arm.name, *(cell(arm, rate) for rate in RATES)] for arm in ARMS]
+    return table(["arm (sum over tokens · the objective's own)", *RATES], rows)
+
+
 def main(words: Sequence[str]) -> int:
     """Tune, train, evaluate, print."""
     command = parser(__doc__, range(11, 21))
     options = command.parse_args(words)
     if TUNING in options.seeds:
         command.error(f"world {TUNING} is the one that rates are chosen on")
-    chosen, _ = tuned(made(TUNING))
+    chosen, tries = tuned(made(TUNING))
     worlds = side_by_side(options.seeds, lambda world: measured(world, chosen))
     tables = {"arms": main_table(chosen, worlds), "corpus": corpus_table(chosen, worlds)}
     tell(tables, options, f"Rates chosen on world {TUNING}. ")
+    tell({"tuning": tuning_table(tries)}, argparse.Namespace(seeds=[TUNING], write=options.write))
     if options.write:
         found = {
             arm.name: interval([w[run_name(arm, c, CORPUS[0])]["exact"] for w in worlds]) for arm, c in chosen.items()

@@ -3,7 +3,7 @@
     python tests/bench/evidence/pays.py [--seeds 11,12] [--write]
 
 Each setting changes one thing of the demo's recipe: how many samples there are, what may be copied, what the reward knows, whether
-the teacher is right, which policy drew the pool. Rates are the recipe's own and nothing is tuned."""
+the teacher is right, which policy drew the pool. Rates and sums are those that arms.py chooses; nothing is tuned for a setting."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
+import arms
+from arms import Arm, Choice
 from page import parser, table, tell
 from plot import dots
 from seeds import Interval, difference, interval
-from worlds import World, evaluated, side_by_side, write
+from worlds import TUNING, World, evaluated, made, side_by_side, write
 
-ARMS = {
-    "bc": ("arm=bc_best",),
-    "replay": ("arm=replay", "objective=seq_tis"),
-    "hybrid": ("arm=hybrid", "objective=seq_tis"),
-}
+ARMS = {"bc": Arm("bc_best"), "replay": Arm("replay", "topr"), "hybrid": Arm("hybrid", "topr")}
 CHRF = "components.chrf={use: similarity, metric: chrf}"  # against the teacher's answers
 WRONG = 0.3  # share of the teacher's answers that say another value
 SAMPLES_ONLY = "where=agreement = 1 and language = 1 and source = 'sample'"
@@ -71,10 +69,10 @@ SETTINGS = {
 
 def run_name(setting: str, arm: str) -> str:
     """Of one arm under one setting."""
-    return f"pays-{setting}-{arm}"
+    return "-".join(word for word in ("pays", setting, arm, ARMS[arm].objective) if word)
 
 
-def measured(world: World) -> dict[str, dict[str, float]]:
+def measured(world: World, chosen: Mapping[Arm, Choice]) -> dict[str, dict[str, float]]:
     """Run → figures on held-out questions."""
     there = world.trained()
     if "pays-warm" not in there:
@@ -85,8 +83,13 @@ def measured(world: World) -> dict[str, dict[str, float]]:
         if left and setting.stages:
             world.factory(f"recipe={setting.recipe}", *setting.words, f"stages=[{setting.stages}]")
         for arm in left:
-            words = [*ARMS[arm], *setting.words, f"steps={setting.steps}", f"run={run_name(key, arm)}"]
-            world.trainer(f"recipe={setting.recipe}", *words)
+            words = [
+                *arms.words_of(ARMS[arm], chosen[ARMS[arm]]),
+                *setting.words,
+                f"steps={setting.steps}",
+                f"run={run_name(key, arm)}",
+            ]
+            world.trainer(f"recipe={setting.recipe}", *words, f"run={run_name(key, arm)}")
     found = evaluated(world, [run_name(key, arm) for key in SETTINGS for arm in ARMS])
     for row in world.sql(TOPICS):
         found[f"{row['policy']}/{row['topic']}"] = {"exact": row["exact"]}
@@ -156,13 +159,14 @@ def apart(name: str, arm: str, worlds: Worlds) -> Interval:
     return difference(exact(name, arm, worlds), exact(name, "bc", worlds))
 
 
-HEAD = ["setting", "BC on best-of-N", "replay, `seq_tis`", "hybrid", "replay − BC", "hybrid − BC"]
+HEAD = ["setting", "BC on best-of-N", "replay, `topr`", "hybrid, `topr`", "replay − BC", "hybrid − BC"]
 
 
 def main(words: Sequence[str]) -> int:
     """Train, evaluate, print."""
     options = parser(__doc__, range(11, 16)).parse_args(words)
-    worlds = side_by_side(options.seeds, measured)
+    chosen, _ = arms.tuned(made(TUNING))
+    worlds = side_by_side(options.seeds, lambda world: measured(world, chosen))
     tell({"pays": table(HEAD, rows(worlds))}, options, "Exact match on held-out questions. ")
     if options.write:
         dots("pays", {name: apart(name, "hybrid", worlds) for name in names()}, "exact match: hybrid − BC", zero=True)

@@ -66,9 +66,7 @@ def train(world: World, key: str, way: Way, choice: Choice) -> None:
     """All rounds of a way, unless the last is there."""
     if way.run(key, way.rounds) in world.trained():
         return
-    words = [f"arm={way.arm.kind}", f"optimiser.lr={choice.rate}", *way.words]
-    if way.arm.objective:
-        words += [f"objective={way.arm.objective}", f"losses.aggregation={choice.sums}"]
+    words = [*arms.words_of(way.arm, choice), *way.words]
     words += [f"run={key}", f"rounds={way.rounds}", f"patience={way.rounds}", f"steps={way.steps}"]
     world.run("-m", "trainer.rounds", "recipe=evidence", "pool=null", f"seed={world.seed}", *words)
 
