@@ -27,8 +27,8 @@ TOKENS = ("tokens=1500", "min_count=4", "text=faroese.jsonl")
 ARMS = {
     "bc_raw": ("BC on raw answers", ("arm=bc_raw",)),
     "bc_best": ("BC on filtered best-of-N", ("arm=bc_best",)),
-    "replay": ("replay, `seq_tis`", ("arm=replay",)),
-    "hybrid": ("hybrid, `seq_tis`", ("arm=hybrid",)),
+    "replay": ("replay, `topr`", ("arm=replay", "losses.aggregation=null")),
+    "hybrid": ("hybrid, `topr`", ("arm=hybrid",)),
 }
 BASE = "bc_best"
 Figures = dict[str, dict[str, float]]  # policy → correct, bits
