@@ -37,7 +37,9 @@ def curves(
     base: int = 10,
 ) -> Path:
     """Lines with bands over a logarithmic axis, a panel a quantity; `marks`: curve → where a broken line falls to the axis."""
-    figure, axes = _drawing(4.2 * len(panels) + 2.2, 3.6, len(panels))
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+    figure, axes = _drawing(4.2 * max(len(panels), 1.5), 4.0, len(panels))
     for panel, (quantity, lines) in zip([axes] if len(panels) == 1 else axes, panels.items(), strict=True):
         for place, (title, curve) in enumerate(lines.items()):
             xs = [x for x, _ in curve]
@@ -48,10 +50,15 @@ def curves(
             if title in (marks or {}):
                 panel.axvline(marks[title], color=f"C{place}", linewidth=1, linestyle=(place, (3, 3)))
         panel.set_xscale("log", base=base)
+        panel.xaxis.set_major_locator(LogLocator(base, subs=(1, 2, 5) if base == 10 else (1,)))
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xlabel(quantity)
         panel.set_ylabel(label)
         panel.grid(color="0.9")
-    panel.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8)
+    drawn, titles = panel.get_legend_handles_labels()
+    titles = [title.replace("`", "") for title in titles]
+    figure.legend(drawn, titles, loc="outside lower center", ncols=min(len(titles), 3), frameon=False, fontsize=8)
     return _saved(figure, name)
 
 
