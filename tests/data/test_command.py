@@ -131,6 +131,20 @@ def test_a_recipe_in_a_folder_of_ones_own_is_found(composed, tmp_path):
     assert kept[0].name == "mine" and kept[0].components
 
 
+@pytest.mark.parametrize("arm", sorted(path.stem for path in (CONF / "arm").glob("*.yaml")))
+@pytest.mark.parametrize(("section", "kind"), [("factory", FactoryRecipe), ("trainer", TrainerRecipe)])
+def test_an_arm_names_its_run_whatever_the_recipe_leaves_to_the_defaults(tmp_path, arm, section, kind):
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "mine.yaml").write_text(
+        f"# @package _global_\ndefaults: [_self_, /arm: {arm}]\nname: mine\n"
+    )
+    kept: list[Any] = []
+    assert Command(section, kind, kept.append, "", []).main(["--config-dir", str(tmp_path), "recipe=mine"]) == 0
+    if kind is TrainerRecipe:
+        middle = "" if arm.startswith("bc") else "-topr-None"
+        assert kept[0].trainer.run == f"{arm}{middle}-pt0.1-lr1e-05"
+
+
 def test_an_unknown_key_in_a_recipe_names_the_nearest(composed, tmp_path, capsys):
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\nname: mine\nsampling: {temprature: 1}\n")

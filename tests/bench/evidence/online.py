@@ -51,16 +51,16 @@ def figures(world: World, asked: list[tuple[Choice, int, int]]) -> dict[tuple[Ch
     return told
 
 
-def chosen() -> Choice:
-    """The best of eight tries on the tuning world; the arms' own rate before its equals."""
+def chosen() -> tuple[Choice, str]:
+    """The best of eight tries on the tuning world, the arms' own rate before its equals; and what each came to."""
     world = made(TUNING)
     choices = list(product(RATES, SCALES))
     with ThreadPoolExecutor(LANES) as lanes:
         list(lanes.map(lambda choice: train(world, choice, UPDATES, (UPDATES,)), choices))
     found = figures(world, [(choice, UPDATES, UPDATES) for choice in choices])
-    for choice in choices:
-        print(f"tuning TRL: rate {choice[0]}, scale {choice[1]}: {found[choice, UPDATES, UPDATES]['exact']:.3f}")
-    return max(choices, key=lambda c: (found[c, UPDATES, UPDATES]["exact"], c[0] == "0.002"))
+    exact = {choice: found[choice, UPDATES, UPDATES]["exact"] for choice in choices}
+    told = ", ".join(f"{rate} {scale} {value:.3f}" for (rate, scale), value in exact.items())
+    return max(choices, key=lambda c: (exact[c], c[0] == "0.002")), told
 
 
 def measured(world: World, choice: Choice) -> dict[str, dict[str, float]]:

@@ -71,8 +71,8 @@ def train(world: World, key: str, way: Way, choice: Choice) -> None:
     world.run("-m", "trainer.rounds", "recipe=evidence", "pool=null", f"seed={world.seed}", *words)
 
 
-def tuned() -> dict[str, Choice]:
-    """Each way's choice: its arm's, but for the near-online one, whose rate is tried with the arm's sum."""
+def tuned() -> tuple[dict[str, Choice], str]:
+    """Each way's choice: its arm's, but for the near-online one, whose rate is tried with the arm's sum; what each try came to."""
     world = made(TUNING)
     chosen, _ = arms.tuned(world)
     found = {key: chosen[way.arm] for key, way in WAYS.items()}
@@ -82,8 +82,8 @@ def tuned() -> dict[str, Choice]:
     last = {rate: way.run(f"{NEAR}-{rate}", way.rounds) for rate in RATES}
     figures = evaluated(world, last.values())
     best = max(RATES, key=lambda rate: (figures[last[rate]]["exact"], rate == "0.002"))
-    print(f"tuning {NEAR}: " + ", ".join(f"{rate}: {figures[last[rate]]['exact']:.3f}" for rate in RATES))
-    return found | {NEAR: tries[best]}
+    told = ", ".join(f"{rate} {figures[last[rate]]['exact']:.3f}" for rate in RATES)
+    return found | {NEAR: tries[best]}, told
 
 
 def measured(world: World, chosen: Choices, choice: online.Choice) -> Figures:
@@ -176,10 +176,11 @@ HEAD = [
 def main(words: Sequence[str]) -> int:
     """Train, evaluate, count, print."""
     options = parser(__doc__, range(21, 26)).parse_args(words)
-    chosen, choice = tuned(), online.chosen()
+    (chosen, tries), (choice, online_tries) = tuned(), online.chosen()
     worlds = side_by_side(options.seeds, lambda world: measured(world, chosen, choice))
     told = "; ".join(f"{WAYS[key].name}: {arms.told(WAYS[key].arm, chosen[key])}" for key in TOLD)
-    note = f"Rates and sums: {told}; TRL: {choice[0]}, rewards scaled by {choice[1]}. "
+    note = f"Rates and sums: {told}; TRL: {choice[0]}, rewards scaled by {choice[1]}. Tries on world {TUNING}, each to update 150: "
+    note += f"a pool each 10 updates {tries}; TRL {online_tries}. "
     tell({"rounds": table(HEAD, rows(worlds))}, options, note)
     if options.write:
         draw(worlds)
