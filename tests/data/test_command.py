@@ -135,9 +135,14 @@ def test_a_recipe_in_a_folder_of_ones_own_is_found(composed, tmp_path):
 @pytest.mark.parametrize(("section", "kind"), [("factory", FactoryRecipe), ("trainer", TrainerRecipe)])
 def test_an_arm_names_its_run_whatever_the_recipe_leaves_to_the_defaults(tmp_path, arm, section, kind):
     (tmp_path / "recipe").mkdir()
-    (tmp_path / "recipe" / "mine.yaml").write_text(
-        f"# @package _global_\ndefaults: [_self_, /arm: {arm}]\nname: mine\n"
-    )
+    lines = [
+        "# @package _global_",
+        f"defaults: [_self_, /arm: {arm}]",
+        "name: mine",
+        "student: {path: a}",
+        "prompts: {path: b}",
+    ]
+    (tmp_path / "recipe" / "mine.yaml").write_text("\n".join(lines))
     kept: list[Any] = []
     assert Command(section, kind, kept.append, "", []).main(["--config-dir", str(tmp_path), "recipe=mine"]) == 0
     if kind is TrainerRecipe:
