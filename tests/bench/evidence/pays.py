@@ -89,7 +89,7 @@ def measured(world: World, chosen: Mapping[Arm, Choice]) -> dict[str, dict[str, 
                 f"steps={setting.steps}",
                 f"run={run_name(key, arm)}",
             ]
-            world.trainer(f"recipe={setting.recipe}", *words, f"run={run_name(key, arm)}")
+            world.trainer(f"recipe={setting.recipe}", *words)
     found = evaluated(world, [run_name(key, arm) for key in SETTINGS for arm in ARMS])
     for row in world.sql(TOPICS):
         found[f"{row['policy']}/{row['topic']}"] = {"exact": row["exact"]}
