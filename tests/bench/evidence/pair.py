@@ -30,7 +30,7 @@ ARMS = {
     "replay": ("replay, `topr`", ("arm=replay", "losses.aggregation=null")),
     "hybrid": ("hybrid, `topr`", ("arm=hybrid",)),
 }
-BASE = "bc_best"
+BASES = ("student", "bc_best")
 Figures = dict[str, dict[str, float]]  # policy → correct, bits
 
 EVALUATED = """\
@@ -84,13 +84,19 @@ def rows(seeds: Sequence[Figures]) -> list[list[str]]:
     names = {"teacher": "the teacher", "student": "initial student"} | {arm: name for arm, (name, _) in ARMS.items()}
     for policy, name in names.items():
         values: dict[str, Any] = {key: [one[policy][key] for one in seeds] for key in ("correct", "bits")}
-        apart = difference(values["correct"], [one[BASE]["correct"] for one in seeds]).signed
-        said = "" if policy in ("teacher", "student", BASE) else apart
-        lines.append([name, *(str(interval(values[key])) for key in values), said])
+        apart = [difference(values["correct"], [one[base]["correct"] for one in seeds]).signed for base in BASES]
+        said = ["" if policy in ("student", base) else text for base, text in zip(BASES, apart, strict=True)]
+        lines.append([name, *(str(interval(values[key])) for key in values), *said])
     return lines
 
 
-HEAD = ["policy", "correct, held-out forms", "bits a byte", "correct − BC on filtered best-of-N"]
+HEAD = [
+    "policy",
+    "correct, held-out forms",
+    "bits a byte",
+    "correct − the initial student",
+    "correct − BC on filtered best-of-N",
+]
 
 
 def main(words: Sequence[str]) -> int:
