@@ -100,6 +100,19 @@ def test_the_language_part_trains_every_cell_under_its_name_and_the_guard_holds(
     assert len({cell.run for cell in language.cells()}) == len(language.cells())
 
 
+def test_a_run_of_another_choice_is_never_taken_for_this_ones(tmp_path) -> None:
+    world, arm = worlds.World(1, tmp_path), arms.Arm("replay", "topr")
+    assert not arms.done(world, "replaying", arm, arms.Choice("0.004", "null"))
+    (tmp_path / "runs" / "replaying").mkdir(parents=True)
+    trained = {"optimiser": {"lr": 0.004}, "objective": "topr", "losses": {"aggregation": None}}
+    record = {"status": "finished", "configuration": {"trainer": trained}}
+    (tmp_path / "runs" / "replaying" / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    assert arms.done(world, "replaying", arm, arms.Choice("0.004", "null"))
+    for other in (arms.Choice("0.002", "null"), arms.Choice("0.004", "token")):
+        with pytest.raises(RuntimeError, match="another choice"):
+            arms.done(world, "replaying", arm, other)
+
+
 def test_the_cost_table_has_a_line_for_every_round_and_for_the_online_loop() -> None:
     paid = {"exact": 0.5, **dict.fromkeys(rounds.PAID_FOR, 1000.0)}
     world = dict.fromkeys(rounds.lines(), paid)

@@ -8,6 +8,7 @@ exact match on held-out questions is taken to all other worlds. No arm has more 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -84,6 +85,23 @@ def words_of(arm: Arm, choice: Choice) -> list[str]:
     """What the trainer is told."""
     words = [f"arm={arm.kind}", f"optimiser.lr={choice.rate}"]
     return [*words, f"losses.aggregation={choice.sums}", f"objective={arm.objective}"] if arm.objective else words
+
+
+def done(world: World, run: str, arm: Arm, choice: Choice) -> bool:
+    """Whether a run whose name holds no choice is finished. Raises RuntimeError where it was trained by another one."""
+    if run not in world.trained():
+        return False
+    record = world.folder / "runs" / run / "run.json"
+    told = json.loads(record.read_text(encoding="utf-8"))["configuration"]["trainer"]
+    was = [float(told["optimiser"]["lr"])] + (
+        [told["objective"], str(told["losses"]["aggregation"])] if arm.objective else []
+    )
+    wanted = [float(choice.rate)] + ([arm.objective, choice.sums.replace("null", "None")] if arm.objective else [])
+    if was != wanted:
+        raise RuntimeError(
+            f"{record.parent} was trained by another choice, {was} and not {wanted}; next: rm -r {record.parent}"
+        )
+    return True
 
 
 def train(world: World, asked: Iterable[tuple[Arm, Choice, str]]) -> None:

@@ -41,10 +41,10 @@ def parser(told: str | None, seeds: Sequence[int]) -> argparse.ArgumentParser:
     return found
 
 
-def tell(tables: Mapping[str, str], options: argparse.Namespace, note: str = "") -> None:
+def tell(tables: Mapping[str, str], options: argparse.Namespace, note: str = "", seeds: str = "Worlds") -> None:
     """Print each table with the worlds it is from; into the page where that was asked for."""
     for name, text in tables.items():
-        said = f"{text}\n\n{note}Worlds {', '.join(map(str, options.seeds))}."
+        said = f"{text}\n\n{note}{seeds} {', '.join(map(str, options.seeds))}."
         print(f"\n{said}")
         if options.write:
             put(name, said)

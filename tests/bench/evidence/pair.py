@@ -117,7 +117,7 @@ def main(words: Sequence[str]) -> int:
         f"{extended['tokens_per_byte_after']:.3f} tokens a byte of held-out text. Correct samples in the pool: {samples}; "
         f"prompts with one: {prompts}. "
     )
-    tell({"pair": table(HEAD, rows(seeds))}, options, note)
+    tell({"pair": table(HEAD, rows(seeds))}, options, note, "Seeds")
     return 0
 
 

@@ -59,7 +59,7 @@ SETTINGS = {
         recipe="evidence_wrong",
     ),
     "warm": Setting(
-        f"the pool is drawn after {WARM_STEPS} updates of BC",
+        f"{WARM_STEPS} updates of BC, then a pool, then the arm",
         ("policy=run:pays-warm", "pool=warm"),
         "samples,scores,rewards",
         150 - WARM_STEPS,
@@ -74,12 +74,11 @@ def run_name(setting: str, arm: str) -> str:
 
 def measured(world: World, chosen: Mapping[Arm, Choice]) -> dict[str, dict[str, float]]:
     """Run → figures on held-out questions."""
-    there = world.trained()
-    if "pays-warm" not in there:
+    if "pays-warm" not in world.trained():
         world.trainer("recipe=evidence", "arm=bc_best", f"steps={WARM_STEPS}", "run=pays-warm")
     mistaken(world.sql(ANSWERS), world.seed, world.folder / "wrong.jsonl")
     for key, setting in SETTINGS.items():
-        left = [arm for arm in ARMS if run_name(key, arm) not in there]
+        left = [arm for arm, one in ARMS.items() if not arms.done(world, run_name(key, arm), one, chosen[one])]
         if left and setting.stages:
             world.factory(f"recipe={setting.recipe}", *setting.words, f"stages=[{setting.stages}]")
         for arm in left:

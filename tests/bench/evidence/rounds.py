@@ -5,9 +5,9 @@
 Three ways to learn, three rounds of 150 updates each by `trainer.rounds`; beside each the same 450 updates on the first pool alone.
 Rates and sums are those that arms.py chooses. One way is as near to an online loop as rounds come here: a pool for every ten
 updates, its rate chosen on the tuning world too. The last is the online loop itself, TRL's (online.py). Tokens and seconds are
-those that factory and trainer wrote into `costs` and `runs`, and TRL's between the first update and the last: models loaded,
-processes started and evaluation are not in them. The worlds are its own, since a pool that something else has made there would be
-found and cost nothing."""
+those that factory and trainer wrote into `costs` and `runs`, and TRL's from the loading of its models, some two seconds, to the
+last update: processes started and evaluation are not in them. Every row has the tokens of the teacher's own answers, TRL's not
+their seconds. The worlds are its own, since a pool that something else has made there would be found and cost nothing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ Choices = Mapping[str, Choice]  # key of a way → its rate and sum
 
 def train(world: World, key: str, way: Way, choice: Choice) -> None:
     """All rounds of a way, unless the last is there."""
-    if way.run(key, way.rounds) in world.trained():
+    if arms.done(world, way.run(key, way.rounds), way.arm, choice):
         return
     words = [*arms.words_of(way.arm, choice), *way.words]
     words += [f"run={key}", f"rounds={way.rounds}", f"patience={way.rounds}", f"steps={way.steps}"]

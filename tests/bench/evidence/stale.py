@@ -102,11 +102,7 @@ def verdict_table(worlds: Sequence[dict[str, list[Point]]]) -> str:
         both = [(turn, stop) for turn, stop in zip(turns, stops, strict=True) if turn is not None]
         in_time = sum(stop is not None and stop < turn for turn, stop in both)
         best = [max(p["exact"] for p in world[arm]) for world in worlds]
-        # stopped at the last point that was still "replay on"; where even the first was not, at the start's first update
-        at = [
-            world[arm][max(0, (len(UPDATES) if stop is None else stop) - 1)]["exact"]
-            for world, stop in zip(worlds, stops, strict=True)
-        ]
+        at = [world[arm][-1 if stop is None else stop]["exact"] for world, stop in zip(worlds, stops, strict=True)]
         before = [world[arm][turn - 1] for world, turn in zip(worlds, turns, strict=True) if turn is not None]
         said = [statistics.median(p[name] for p in before) if before else math.nan for name in SHOWN]
         rows.append(
