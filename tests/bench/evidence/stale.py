@@ -85,12 +85,12 @@ def stopped(points: Sequence[Mapping[str, float]]) -> int | None:
 
 
 def curve_table(worlds: Sequence[dict[str, list[Point]]]) -> str:
-    """Exact match by updates; a row an arm."""
+    """Exact match by updates, a row for each of them, a column an arm."""
     rows = []
-    for arm in ARMS:
-        cells = [statistics.fmean(world[arm][i]["exact"] for world in worlds) for i in range(len(UPDATES))]
-        rows.append([f"`{arm}`", *(f"{value:.3f}" for value in cells)])
-    return table(["arm", *map(str, UPDATES)], rows)
+    for i, updates in enumerate(UPDATES):
+        cells = [interval([world[arm][i]["exact"] for world in worlds]) for arm in ARMS]
+        rows.append([str(updates), *map(str, cells)])
+    return table(["updates", *(f"`{arm}`" for arm in ARMS)], rows)
 
 
 def verdict_table(worlds: Sequence[dict[str, list[Point]]]) -> str:
