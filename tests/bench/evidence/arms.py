@@ -93,10 +93,9 @@ def done(world: World, run: str, arm: Arm, choice: Choice) -> bool:
         return False
     record = world.folder / "runs" / run / "run.json"
     told = json.loads(record.read_text(encoding="utf-8"))["configuration"]["trainer"]
-    was = [float(told["optimiser"]["lr"])] + (
-        [told["objective"], str(told["losses"]["aggregation"])] if arm.objective else []
-    )
-    wanted = [float(choice.rate)] + ([arm.objective, choice.sums.replace("null", "None")] if arm.objective else [])
+    read = slice(None if arm.objective else 1)  # an arm that only copies reads no objective
+    was = [float(told["optimiser"]["lr"]), told["objective"], told["losses"]["aggregation"]][read]
+    wanted = [float(choice.rate), arm.objective, None if choice.sums == "null" else choice.sums][read]
     if was != wanted:
         raise RuntimeError(
             f"{record.parent} was trained by another choice, {was} and not {wanted}; next: rm -r {record.parent}"
