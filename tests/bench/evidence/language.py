@@ -75,14 +75,12 @@ def cells() -> list[Cell]:
 
 def measured(world: World) -> Figures:
     """Run → figures on held-out questions."""
-    there = world.trained()
     sweeps: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells():
-        if cell.run not in there:
-            sweeps.setdefault(tuple(cell.words), []).append(cell)
-    for words, left in sweeps.items():
-        name = left[0].run.replace(f"pt{left[0].corpus}", "pt${trainer.losses.pt}")
-        corpus = f"losses.pt={','.join(cell.corpus for cell in left)}"
+        sweeps.setdefault(tuple(cell.words), []).append(cell)
+    for words, alike in sweeps.items():
+        name = alike[0].run.replace(f"pt{alike[0].corpus}", "pt${trainer.losses.pt}")
+        corpus = f"losses.pt={','.join(cell.corpus for cell in alike)}"
         world.trainer("-m", "recipe=evidence", *words, corpus, f"run={name}")
     return evaluated(world, [cell.run for cell in cells()])
 

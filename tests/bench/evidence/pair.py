@@ -52,12 +52,10 @@ def made(
     write(folder / "heal.jsonl", pair_files.healing())
     write(folder / "text.jsonl", text)
     write(folder / "faroese.jsonl", [row for row in text if row["language"] == "fa"])
-    there = world.trained()
-    if "pair-tokens" not in there:
+    if "pair-tokens" not in world.trained():
         world.run("-m", "trainer.extend", "recipe=pair_heal", "student.path=cut", "run=pair-tokens", *tokens, *CONF)
-    if "pair-student" not in there:
-        world.factory("recipe=pair_heal", *words, *CONF)
-        world.trainer("recipe=pair_heal", *words, *CONF)
+    world.factory("recipe=pair_heal", *words, *CONF)
+    world.trainer("recipe=pair_heal", *words, *CONF)
 
 
 def measured(folder: Path, seed: int, words: Sequence[str] = (), training: Sequence[str] = ()) -> Figures:
@@ -66,10 +64,8 @@ def measured(folder: Path, seed: int, words: Sequence[str] = (), training: Seque
     write(folder / f"prompts-{seed}.jsonl", pair_files.questions(seed))
     own = ("recipe=pair", f"lake=data/lake-{seed}", f"prompts.path=prompts-{seed}.jsonl", *words, *CONF)
     world.factory(*own)
-    there = world.trained()
     for arm, (_, chosen) in ARMS.items():
-        if f"pair-{seed}-{arm}" not in there:
-            world.trainer(*chosen, f"run=pair-{seed}-{arm}", *own, *training)
+        world.trainer(*chosen, f"run=pair-{seed}-{arm}", *own, *training)
     policies = ",".join(["student", "teacher", *(f"run:pair-{seed}-{arm}" for arm in ARMS)])
     world.factory(*own, "stages=[evaluate]", f"policies=[{policies}]")
     rows = world.sql(EVALUATED, lake=f"lake-{seed}")

@@ -74,16 +74,14 @@ def run_name(setting: str, arm: str) -> str:
 
 def measured(world: World, chosen: Mapping[Arm, Choice]) -> dict[str, dict[str, float]]:
     """Run → figures on held-out questions."""
-    if "pays-warm" not in world.trained():
-        world.trainer("recipe=evidence", "arm=bc_best", f"steps={WARM_STEPS}", "run=pays-warm")
+    world.trainer("recipe=evidence", "arm=bc_best", f"steps={WARM_STEPS}", "run=pays-warm")
     mistaken(world.sql(ANSWERS), world.seed, world.folder / "wrong.jsonl")
     for key, setting in SETTINGS.items():
-        left = [arm for arm, one in ARMS.items() if not arms.done(world, run_name(key, arm), one, chosen[one])]
-        if left and setting.stages:
+        if setting.stages:
             world.factory(f"recipe={setting.recipe}", *setting.words, f"stages=[{setting.stages}]")
-        for arm in left:
+        for arm, one in ARMS.items():
             words = [
-                *arms.words_of(ARMS[arm], chosen[ARMS[arm]]),
+                *arms.words_of(one, chosen[one]),
                 *setting.words,
                 f"steps={setting.steps}",
                 f"run={run_name(key, arm)}",

@@ -4,10 +4,10 @@
 
 Three ways to learn, three rounds of 150 updates each by `trainer.rounds`; beside each the same 450 updates on the first pool alone.
 Rates and sums are those that arms.py chooses. One way is as near to an online loop as rounds come here: a pool for every ten
-updates, its rate chosen on the tuning world too. The last is the online loop itself, TRL's (online.py). Tokens and seconds are
-those that factory and trainer wrote into `costs` and `runs`, and TRL's from the loading of its models, some two seconds, to the
-last update: processes started and evaluation are not in them. Every row has the tokens of the teacher's own answers, TRL's not
-their seconds. The worlds are its own, since a pool that something else has made there would be found and cost nothing."""
+updates, tuned on the tuning world with as many tries as the others. The last is the online loop itself, TRL's (online.py). Tokens
+and seconds are those that factory and trainer wrote into `costs` and `runs`, and TRL's from the loading of its models, some two
+seconds, to the last update; the teacher's own answers are in every row, processes started and evaluation in none. The worlds are
+its own, since a pool that something else has made there would be found and cost nothing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import arms
 import online
-from arms import RATES, Arm, Choice
+from arms import RATES, SUMS, Arm, Choice
 from page import parser, table, tell
 from plot import curves
 from seeds import Interval, difference, interval
@@ -43,6 +44,11 @@ class Way:
     def run(self, key: str, number: int) -> str:
         """Name of a round's run."""
         return f"{key}-round{number}"
+
+    @property
+    def numbers(self) -> range:
+        """Of its rounds."""
+        return range(1, self.rounds + 1)
 
 
 COPY, REPLAY, HYBRID = Arm("bc_best"), Arm("replay", "topr"), Arm("hybrid", "topr")
@@ -72,42 +78,41 @@ def train(world: World, key: str, way: Way, choice: Choice) -> None:
 
 
 def tuned() -> tuple[dict[str, Choice], str]:
-    """Each way's choice: its arm's, but for the near-online one, whose rate is tried with the arm's sum; what each try came to."""
-    world = made(TUNING)
+    """Each way's choice: its arm's, but for the near-online one, which is tuned as its arm was; what each try came to."""
+    world, way = made(TUNING), WAYS[NEAR]
     chosen, _ = arms.tuned(world)
-    found = {key: chosen[way.arm] for key, way in WAYS.items()}
-    way, tries = WAYS[NEAR], {rate: Choice(rate, found[NEAR].sums) for rate in RATES}
+    tries = {f"{NEAR}-{sums}-{rate}": Choice(rate, sums) for rate, sums in product(RATES, SUMS)}
     with ThreadPoolExecutor(LANES) as lanes:
-        list(lanes.map(lambda rate: train(world, f"{NEAR}-{rate}", way, tries[rate]), RATES))
-    last = {rate: way.run(f"{NEAR}-{rate}", way.rounds) for rate in RATES}
-    figures = evaluated(world, last.values())
-    best = max(RATES, key=lambda rate: (figures[last[rate]]["exact"], rate == "0.002"))
-    told = ", ".join(f"{rate} {figures[last[rate]]['exact']:.3f}" for rate in RATES)
-    return found | {NEAR: tries[best]}, told
+        list(lanes.map(lambda key: train(world, key, way, tries[key]), tries))
+    figures = evaluated(world, [way.run(key, way.rounds) for key in tries])
+    exact = {choice: figures[way.run(key, way.rounds)]["exact"] for key, choice in tries.items()}
+    best = max(exact, key=lambda choice: (exact[choice], choice == Choice("0.002")))
+    told = ", ".join(f"{arms.told(way.arm, choice)} {value:.3f}" for choice, value in exact.items())
+    return {key: chosen[one.arm] for key, one in WAYS.items()} | {NEAR: best}, told
 
 
 def measured(world: World, chosen: Choices, choice: online.Choice) -> Figures:
     """KEY-roundN → exact, language, bits, and what had been paid until then: tokens sampled, tokens by the teacher, seconds."""
     for key, way in WAYS.items():
         train(world, key, way, chosen[key])
-    runs = [way.run(key, number) for key, way in WAYS.items() for number in range(1, way.rounds + 1)]
-    figures, found = evaluated(world, runs), Figures()
+    figures = evaluated(world, [way.run(key, number) for key, way in WAYS.items() for number in way.numbers])
+    [answered] = world.sql(ANSWERED)
+    found = Figures()
     for key, way in WAYS.items():
-        paid = {"sampled": 0.0, "teacher": float(world.sql(ANSWERED)[0]["tokens"]), "seconds": 0.0}
-        for number in range(1, way.rounds + 1):
+        paid = {"sampled": 0.0, "teacher": float(answered["teacher"]), "seconds": 0.0}
+        for number in way.numbers:
             pool = "demo" if number == 1 else f"evidence-{way.run(key, number - 1)}"
             [row] = world.sql(PAID.format(pool=pool, run=way.run(key, number)))
             paid = {name: paid[name] + float(row[name]) for name in paid}
             found[way.run(key, number)] = figures[way.run(key, number)] | paid
-    answered = float(world.sql(ANSWERED)[0]["tokens"])
     for name, row in online.measured(world, choice).items():
-        found[name] = row | {"teacher": row["teacher"] + answered}
+        found[name] = row | {paid: row[paid] + float(answered[paid]) for paid in ("teacher", "seconds")}
     return found
 
 
 # The first pool is labelled `demo`, a later one by the run that drew it; `answers` are bought once, with the first.
 ANSWERED = """\
-SELECT sum(tokens_out) AS tokens FROM costs
+SELECT sum(tokens_out) AS teacher, sum(seconds) AS seconds FROM costs
 WHERE stage = 'answers' AND recipe = 'demo' AND produced LIKE 'answers/%'"""
 PAID = """\
 WITH ran AS (SELECT seconds AS trained, from_json(slices, '["VARCHAR"]') AS slices FROM runs WHERE run = '{run}'),
@@ -123,7 +128,7 @@ def lines() -> dict[str, tuple[str, int]]:
     """Key of a figure → its name in the table, and the updates until then."""
     found = {}
     for key, way in WAYS.items():
-        for number in range(1, way.rounds + 1) if way.rounds <= 3 else (5, 10, 15):
+        for number in way.numbers if way.rounds <= 3 else (5, 10, 15):
             name = way.name if way.rounds == 1 else f"{way.name}: round {number}"
             found[way.run(key, number)] = name, number * way.steps
     long = online.POINTS[-1]
@@ -138,18 +143,16 @@ def rows(worlds: Sequence[Figures]) -> list[list[str]]:
     first = [world["mixing-round1"]["exact"] for world in worlds]
     for key, (name, updates) in lines().items():
         exact = [world[key]["exact"] for world in worlds]
-        told = [interval([world[key][paid] for world in worlds]).mean for paid in PAID_FOR]
+        told = [interval([world[key][paid] for world in worlds]).counted for paid in PAID_FOR]
         apart = "" if key == "mixing-round1" else difference(exact, first).signed
-        found.append([name, str(updates), str(interval(exact)), apart, *(f"{value:,.0f}" for value in told)])
+        found.append([name, str(updates), str(interval(exact)), apart, *told])
     return found
 
 
 def draw(worlds: Sequence[Figures]) -> None:
     """Exact match against what was paid: rounds of each way, and the online loop as it goes."""
     long = online.POINTS[-1]
-    ways = {
-        way.name: [way.run(key, n) for n in range(1, way.rounds + 1)] for key, way in WAYS.items() if way.rounds > 1
-    }
+    ways = {way.name: [way.run(key, n) for n in way.numbers] for key, way in WAYS.items() if way.rounds > 1}
     ways["online GRPO (TRL)"] = [f"trl-{long}-{point}" for point in online.POINTS]
 
     def curve(keys: Sequence[str], paid: str) -> list[tuple[float, Interval]]:

@@ -24,6 +24,11 @@ class Interval:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     @property
+    def counted(self) -> str:
+        """As a count: whole, in thousands."""
+        return f"{self.mean:,.0f} [{self.low:,.0f}, {self.high:,.0f}]"
+
+    @property
     def signed(self) -> str:
         """As a difference: with its sign, and bold where the interval leaves 0 out."""
         said = f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,12 +46,10 @@ def run_name(arm: str, updates: int) -> str:
 def measured(world: World) -> dict[str, list[Point]]:
     """Arm → a point for each of UPDATES."""
     names = {(arm, n): run_name(arm, n) for arm in ARMS for n in UPDATES}
-    there = world.trained()
+    steps = f"steps={','.join(map(str, UPDATES))}"
     for arm, words in ARMS.items():
-        if left := [n for n in UPDATES if names[arm, n] not in there]:
-            steps = f"steps={','.join(map(str, left))}"
-            name = f"run={run_name(arm, 0)[:-1]}${{trainer.steps}}"
-            world.trainer("-m", "recipe=evidence", *words, *STEADY, steps, name)
+        name = f"run={run_name(arm, 0)[:-1]}${{trainer.steps}}"
+        world.trainer("-m", "recipe=evidence", *words, *STEADY, steps, name)
     figures = evaluated(world, names.values())
     told = json.loads(world.run(str(HERE), "--drift", *names.values()))
     return {arm: [figures[names[arm, n]] | told[names[arm, n]] for n in UPDATES] for arm in ARMS}
@@ -104,7 +101,6 @@ def verdict_table(worlds: Sequence[dict[str, list[Point]]]) -> str:
         best = [max(p["exact"] for p in world[arm]) for world in worlds]
         at = [world[arm][-1 if stop is None else stop]["exact"] for world, stop in zip(worlds, stops, strict=True)]
         before = [world[arm][turn - 1] for world, turn in zip(worlds, turns, strict=True) if turn is not None]
-        said = [statistics.median(p[name] for p in before) if before else math.nan for name in SHOWN]
         rows.append(
             [
                 f"`{arm}`",
@@ -114,7 +110,7 @@ def verdict_table(worlds: Sequence[dict[str, list[Point]]]) -> str:
                 spread([UPDATES[i] for i in turns if i is not None]),
                 str(interval(at)),
                 str(interval(best)),
-                *("–" if math.isnan(value) else f"{value:.3g}" for value in said),
+                *(spread([point[name] for point in before], none="–") for name in SHOWN),
             ]
         )
     head = [
@@ -130,13 +126,13 @@ def verdict_table(worlds: Sequence[dict[str, list[Point]]]) -> str:
     return table(head, rows)
 
 
-def spread(values: Sequence[int]) -> str:
+def spread(values: Sequence[float], none: str = "never") -> str:
     """Median and range.
 
     >>> spread([4, 8, 8])
     '8 (4 … 8)'
     """
-    return f"{statistics.median(values):g} ({min(values)} … {max(values)})" if values else "never"
+    return f"{statistics.median(values):.3g} ({min(values):.3g} … {max(values):.3g})" if values else none
 
 
 def main(words: Sequence[str]) -> int:
