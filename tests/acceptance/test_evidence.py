@@ -117,7 +117,7 @@ def test_the_cost_table_has_a_line_for_every_round_and_for_the_online_loop() -> 
     paid = {"exact": 0.5, **dict.fromkeys(rounds.PAID_FOR, 1000.0)}
     world = dict.fromkeys(rounds.lines(), paid)
     rows = rounds.rows([world, world])
-    assert len(rows) == 4 * 3 + 3 + 3 and {len(row) for row in rows} == {len(rounds.HEAD)}
+    assert len(rows) == 4 * 3 + 3 * 2 + 3 and {len(row) for row in rows} == {len(rounds.HEAD)}
     assert [row[3] for row in rows if row[0] == "hybrid, `topr`: round 1"] == [""]
     assert rows[-1][:2] == ["online GRPO (TRL), a run of 450", "450"]
 

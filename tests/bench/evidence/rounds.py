@@ -2,12 +2,13 @@
 
     python tests/bench/evidence/rounds.py [--seeds 21,22] [--write]
 
-Three ways to learn, three rounds of 150 updates each by `trainer.rounds`; beside each the same 450 updates on the first pool alone.
-Rates and sums are those that arms.py chooses. One way is as near to an online loop as rounds come here: a pool for every ten
-updates, tuned on the tuning world with as many tries as the others. The last is the online loop itself, TRL's (online.py). Tokens
-and seconds are those that factory and trainer wrote into `costs` and `runs`, and TRL's from the loading of its models, some two
-seconds, to the last update; the teacher's own answers are in every row, processes started and evaluation in none. The worlds are
-its own, since a pool that something else has made there would be found and cost nothing."""
+Three ways to learn, three rounds of 150 updates each by `trainer.rounds`; beside each the same 450 updates on the first pool alone,
+once under one schedule, once at a constant rate with the KL's reference moved every 150 updates as rounds move it. Rates and sums
+are those that arms.py chooses. One way is as near to an online loop as rounds come here: a pool for every ten updates, tuned on
+the tuning world with as many tries as the others. The last is the online loop itself, TRL's (online.py). Tokens and seconds are
+those that factory and trainer wrote into `costs` and `runs`, and TRL's from the loading of its models, some two seconds, to the
+last update; the teacher's own answers are in every row, processes started and evaluation in none. The worlds are its own, since a
+pool that something else has made there would be found and cost nothing."""
 
 from __future__ import annotations
 
@@ -54,6 +55,8 @@ class Way:
 COPY, REPLAY, HYBRID = Arm("bc_best"), Arm("replay", "topr"), Arm("hybrid", "topr")
 # A linear schedule would end every ten updates.
 CLOSE = ("optimiser.warmup=0", "optimiser.schedule=constant")
+# What a round does beside its new pool, as far as one run can: the rate comes up again, the KL is measured from a later policy.
+HELD = ("optimiser.schedule=constant", "losses.reference.kind=periodic", f"losses.reference.every={UPDATES}")
 WAYS = {
     "copying": Way("BC on filtered best-of-N", COPY),
     "replaying": Way("replay, `topr`", REPLAY),
@@ -61,6 +64,9 @@ WAYS = {
     "copying-long": Way("BC on filtered best-of-N, one pool", COPY, 1, 3 * UPDATES),
     "replaying-long": Way("replay, `topr`, one pool", REPLAY, 1, 3 * UPDATES),
     "mixing-long": Way("hybrid, `topr`, one pool", HYBRID, 1, 3 * UPDATES),
+    "copying-held": Way("BC on filtered best-of-N, one pool, rate held", COPY, 1, 3 * UPDATES, HELD),
+    "replaying-held": Way("replay, `topr`, one pool, rate held", REPLAY, 1, 3 * UPDATES, HELD),
+    "mixing-held": Way("hybrid, `topr`, one pool, rate held", HYBRID, 1, 3 * UPDATES, HELD),
     "near-online": Way("replay, `topr`, a pool each 10 updates", REPLAY, 15, 10, CLOSE),
 }
 NEAR = "near-online"
