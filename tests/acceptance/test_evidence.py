@@ -119,11 +119,13 @@ def test_the_cost_table_has_a_line_for_every_round_and_for_the_online_loop() -> 
     rows = rounds.rows([world, world])
     assert len(rows) == 4 * 3 + 3 * 2 + 3 and {len(row) for row in rows} == {len(rounds.HEAD)}
     assert [row[3] for row in rows if row[0] == "hybrid, `topr`: round 1"] == [""]
+    alone = {row[0] for row in rows if row[4] == ""}
+    assert alone == {row[0] for row in rows if "rate held" in row[0] or "10 updates" in row[0] or "TRL" in row[0]}
     assert rows[-1][:2] == ["online GRPO (TRL), a run of 450", "450"]
 
 
 def test_the_examples_in_the_measurements_hold() -> None:
-    for module in (seeds, stale):
+    for module in (seeds, stale, rounds):
         found = doctest.testmod(module)
         assert found.attempted and not found.failed
 

@@ -59,7 +59,7 @@ def chosen() -> tuple[Choice, str]:
         list(lanes.map(lambda choice: train(world, choice, UPDATES, (UPDATES,)), choices))
     found = figures(world, [(choice, UPDATES, UPDATES) for choice in choices])
     exact = {choice: found[choice, UPDATES, UPDATES]["exact"] for choice in choices}
-    told = ", ".join(f"{rate} {scale} {value:.3f}" for (rate, scale), value in exact.items())
+    told = "; ".join(f"{rate}, {scale}: {value:.3f}" for (rate, scale), value in exact.items())
     return max(choices, key=lambda c: (exact[c], c[0] == "0.002")), told
 
 

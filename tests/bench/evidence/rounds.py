@@ -93,7 +93,7 @@ def tuned() -> tuple[dict[str, Choice], str]:
     figures = evaluated(world, [way.run(key, way.rounds) for key in tries])
     exact = {choice: figures[way.run(key, way.rounds)]["exact"] for key, choice in tries.items()}
     best = max(exact, key=lambda choice: (exact[choice], choice == Choice("0.002")))
-    told = ", ".join(f"{arms.told(way.arm, choice)} {value:.3f}" for choice, value in exact.items())
+    told = "; ".join(f"{arms.told(way.arm, choice)}: {value:.3f}" for choice, value in exact.items())
     return {key: chosen[one.arm] for key, one in WAYS.items()} | {NEAR: best}, told
 
 
@@ -145,14 +145,27 @@ def lines() -> dict[str, tuple[str, int]]:
 
 def rows(worlds: Sequence[Figures]) -> list[list[str]]:
     """A line a way and, where there are several, a round."""
+
+    def of(key: str) -> list[float]:
+        return [world[key]["exact"] for world in worlds]
+
     found = []
-    first = [world["mixing-round1"]["exact"] for world in worlds]
     for key, (name, updates) in lines().items():
-        exact = [world[key]["exact"] for world in worlds]
+        exact = of(key)
         told = [interval([world[key][paid] for world in worlds]).counted for paid in PAID_FOR]
-        apart = "" if key == "mixing-round1" else difference(exact, first).signed
-        found.append([name, str(updates), str(interval(exact)), apart, *told])
+        apart = ["" if base in (None, key) else difference(exact, of(base)).signed for base in (FIRST, held(key))]
+        found.append([name, str(updates), str(interval(exact)), *apart, *told])
     return found
+
+
+def held(key: str) -> str | None:
+    """The run that learned as this one did, from one pool at a held rate.
+
+    >>> held("copying-round2"), held("copying-held-round1"), held("trl-450-450")
+    ('copying-held-round1', 'copying-held-round1', None)
+    """
+    way = f"{key.partition('-')[0]}-held"
+    return WAYS[way].run(way, 1) if way in WAYS else None
 
 
 def draw(worlds: Sequence[Figures]) -> None:
@@ -171,11 +184,13 @@ def draw(worlds: Sequence[Figures]) -> None:
 
 TOLD = ("copying", "replaying", "mixing", NEAR)
 PAID_FOR = ("sampled", "teacher", "seconds")
+FIRST = "mixing-round1"
 HEAD = [
     "way",
     "updates",
     "exact match",
     "− the hybrid's first round",
+    "− the same on one pool, rate held",
     "tokens sampled",
     "tokens by the teacher",
     "seconds",
@@ -189,7 +204,7 @@ def main(words: Sequence[str]) -> int:
     worlds = side_by_side(options.seeds, lambda world: measured(world, chosen, choice))
     told = "; ".join(f"{WAYS[key].name}: {arms.told(WAYS[key].arm, chosen[key])}" for key in TOLD)
     note = f"Rates and sums: {told}; TRL: {choice[0]}, rewards scaled by {choice[1]}. Tries on world {TUNING}, each to update 150: "
-    note += f"a pool each 10 updates {tries}; TRL {online_tries}. "
+    note += f"a pool each 10 updates, {tries}; TRL, {online_tries}. "
     tell({"rounds": table(HEAD, rows(worlds))}, options, note)
     if options.write:
         draw(worlds)
