@@ -58,7 +58,8 @@ class Cell:
     def words(self) -> list[str]:
         """What is asked of the trainer, but for λ."""
         rule = f"{{metric: probe/language, below: {BOUND}, weights: {GUARDS[self.guard]}}}" if self.guard else ""
-        guard = [f"probe.every={EVERY}", f"probe.guard=[{rule}]"] if self.guard else []
+        # the table's own questions are not the guard's
+        guard = ["probe.split=train", f"probe.every={EVERY}", f"probe.guard=[{rule}]"] if self.guard else []
         return [*ARMS[self.arm][1], *REWARDS[self.reward], *guard]
 
 
@@ -115,8 +116,8 @@ def main(words: Sequence[str]) -> int:
     """Train, evaluate, print."""
     options = parser(__doc__, range(11, 16)).parse_args(words)
     note = (
-        f"Guard: while the probe's language, every {EVERY} updates, is below {BOUND}, the corpus alone is learned, or nothing "
-        "is copied and the pool and the corpus go on. "
+        f"Guard: while the probe's language on training questions, every {EVERY} updates, is below {BOUND}, the corpus alone is "
+        "learned, or nothing is copied and the pool and the corpus go on. "
     )
     tell({"language": table(HEAD, rows(side_by_side(options.seeds, measured)))}, options, note)
     return 0
