@@ -22,7 +22,7 @@ from data.foreign import ours
 from data.jobs import Job, first_process, jobs_of
 from data.refusal import Refusal, nearest
 from data.settings import described, first_comment, last_parts, listed, nested, rows
-from data.structured import addressed, in_mapping, thawed, typed_entry, with_open_mappings
+from data.structured import addressed, in_mapping, thawed, typed_entry, with_open_mappings, without_unknown
 from data.typed import Typed, divided, first_of, typing_of
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -108,6 +108,7 @@ class Command:
 
         def job(config: Any) -> None:
             """One job of a sweep; what may be refused is done behind it: Hydra prints a line of its own for an exception here."""
+            without_unknown(config, self.recipe)
             configs.append((config, list(HydraConfig.get().overrides.task)))
 
         os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us, not Hydra's own printer

@@ -71,6 +71,35 @@ def with_open_mappings(cls: type, begun: Iterable[str] = ()) -> Any:
     return node
 
 
+def without_unknown(config: Any, cls: type) -> None:
+    """Takes out of another command's section each setting that only that command can fill in: it points to a default of its own.
+
+    `config`: a composed recipe, changed in place; such a section is one that `cls` has no dataclass for."""
+    from omegaconf import OmegaConf
+
+    for name in {"factory", "trainer"} - set(typed_fields(cls)):
+        if OmegaConf.is_dict(section := config.get(name)):
+            _prune(section)
+
+
+def _prune(section: Any) -> None:
+    from omegaconf import DictConfig, OmegaConf, open_dict
+    from omegaconf.errors import InterpolationKeyError
+
+    for key in list(section):
+        node = section._get_node(key)
+        if isinstance(node, DictConfig) and not (node._is_none() or node._is_interpolation()):
+            _prune(node)
+            continue
+        try:
+            value = section[key]
+            if OmegaConf.is_config(value):
+                OmegaConf.to_container(value, resolve=True)
+        except InterpolationKeyError:
+            with open_dict(section):
+                del section[key]
+
+
 @contextlib.contextmanager
 def thawed(cls: type) -> Iterator[type]:
     """The recipe's dataclasses as ones that Hydra may override; their instances stay frozen.

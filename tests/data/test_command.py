@@ -150,6 +150,26 @@ def test_an_arm_names_its_run_whatever_the_recipe_leaves_to_the_defaults(tmp_pat
         assert kept[0].trainer.run == f"{arm}{middle}-pt0.1-lr1e-05"
 
 
+def test_a_section_of_the_other_command_keeps_what_can_be_filled_in(composed, tmp_path):
+    (tmp_path / "recipe").mkdir()
+    lines = [
+        "# @package _global_",
+        "name: mine",
+        "student: {path: a}",
+        "prompts: {path: b}",
+        "trainer:",
+        "  run: mine-${trainer.losses.leash.rate}",  # a default of the trainer's
+        "  steps: ${seed}",
+        "  losses: {rl: 0.5, bc: '${trainer.losses.rl}', pt: '${trainer.losses.kl}'}",
+        "  stop: [{metric: probe/exact, patience: '${seed}'}]",
+    ]
+    (tmp_path / "recipe" / "mine.yaml").write_text("\n".join(lines))
+    command, kept = composed
+    assert command.main(["--config-dir", str(tmp_path), "recipe=mine", "seed=3"]) == 0
+    stop = [{"metric": "probe/exact", "patience": 3}]
+    assert kept[0].trainer == {"steps": 3, "losses": {"rl": 0.5, "bc": 0.5}, "stop": stop}
+
+
 def test_an_unknown_key_in_a_recipe_names_the_nearest(composed, tmp_path, capsys):
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\nname: mine\nsampling: {temprature: 1}\n")
