@@ -81,6 +81,23 @@ def test_quality_that_turned_and_a_verdict_in_time() -> None:
     assert stale.turned([0.5, 0.46]) is None and stale.turned([0.5, 0.44, 0.6]) == 1
 
 
+def test_what_a_probe_keeps_is_told_beside_the_verdict_and_the_best() -> None:
+    points = [{"exact": exact, "replay": replay} for exact, replay in ((0.1, 1.0), (0.2, 0.0), (0.6, 1.0))]
+    worlds_of = [dict.fromkeys(stale.ARMS, points)] * 3
+    ended = [dict.fromkeys(stale.ARMS, {"exact": 0.5, "updates": n}) for n in (64, 128, 512)]
+    [line] = [line for line in stale.probe_table(worlds_of, ended).splitlines() if line.startswith("| `topr` |")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[1:3] == ["2 of 3", "128 (64 … 512)"] and cells[3].startswith("0.500")
+    assert cells[4].strip("*").startswith("+0.300") and cells[5].strip("*").startswith("-0.100")
+
+
+def test_a_probe_that_stands_still_ends_a_run_of_the_staleness_part(mine) -> None:
+    words = [word.replace("every=16", "every=1").replace("exact, p", "truncated, p") for word in stale.PROBED]
+    mine.trainer("recipe=evidence", "arm=replay", *words, "probe.max_tokens=1", "steps=9", "run=stale-topr-probe")
+    [told] = mine.sql("SELECT status, steps FROM runs WHERE run = 'stale-topr-probe'")
+    assert told == {"status": "stopped", "steps": 1 + stale.PATIENCE}
+
+
 def test_a_measurement_asks_drift_of_runs_in_the_folder_of_a_world(mine, tmp_path) -> None:
     (tmp_path / "data").mkdir()
     for name, place in {"data/lake": mine.lake, "data/demo": ROOT / "data" / "demo", "runs": mine.runs}.items():

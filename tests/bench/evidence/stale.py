@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from page import parser, table, tell
 from plot import curves
-from seeds import interval
+from seeds import difference, interval
 from worlds import World, evaluated, side_by_side
 
 HERE = Path(__file__).resolve()
@@ -33,7 +33,10 @@ ARMS = {
     "topr": ("arm=replay", "objective=topr"),
     "hybrid": ("arm=hybrid", "objective=seq_tis"),
 }
-STEADY = ("optimiser.schedule=constant", "probe.every=null")
+CONSTANT = "optimiser.schedule=constant"
+EVERY, PATIENCE = 16, 3  # a pass over the pool is some forty updates
+STOP = f"stop=[{{metric: probe/exact, patience: {PATIENCE}}}]"
+PROBED = (CONSTANT, f"probe.every={EVERY}", "probe.split=train", STOP)
 SHOWN = ("token_ess", "sequence_ess", "token_kl", "sequence_k_hat")
 Point = dict[str, float]  # exact, language, replay (1: "replay on"), and the figures of drift
 
@@ -49,10 +52,20 @@ def measured(world: World) -> dict[str, list[Point]]:
     steps = f"steps={','.join(map(str, UPDATES))}"
     for arm, words in ARMS.items():
         name = f"run={run_name(arm, 0)[:-1]}${{trainer.steps}}"
-        world.trainer("-m", "recipe=evidence", *words, *STEADY, steps, name)
+        world.trainer("-m", "recipe=evidence", *words, CONSTANT, "probe.every=null", steps, name)
     figures = evaluated(world, names.values())
     told = json.loads(world.run(str(HERE), "--drift", *names.values()))
     return {arm: [figures[names[arm, n]] | told[names[arm, n]] for n in UPDATES] for arm in ARMS}
+
+
+def probed(world: World) -> dict[str, Point]:
+    """Arm → figures and updates of the run that the probe ended, or the last of UPDATES did."""
+    for arm, words in ARMS.items():
+        world.trainer("recipe=evidence", *words, *PROBED, f"steps={UPDATES[-1]}", f"run=stale-{arm}-probe")
+    names = {arm: f"stale-{arm}-probe" for arm in ARMS}
+    figures = evaluated(world, names.values())
+    steps = {row["run"]: row["steps"] for row in world.sql("SELECT run, steps FROM runs")}
+    return {arm: figures[name] | {"updates": steps[name]} for arm, name in names.items()}
 
 
 def drift(runs: Sequence[str]) -> dict[str, Point]:
@@ -126,6 +139,31 @@ def verdict_table(worlds: Sequence[dict[str, list[Point]]]) -> str:
     return table(head, rows)
 
 
+def probe_table(worlds: Sequence[dict[str, list[Point]]], ended: Sequence[dict[str, Point]]) -> str:
+    """Where the probe ends a run, and what that keeps: beside the verdict's end, and beside the best of the curve."""
+    rows = []
+    for arm in ARMS:
+        exact = [one[arm]["exact"] for one in ended]
+        stops = [stopped(world[arm]) for world in worlds]
+        verdict = [world[arm][-1 if stop is None else stop]["exact"] for world, stop in zip(worlds, stops, strict=True)]
+        best = [max(point["exact"] for point in world[arm]) for world in worlds]
+        updates = [one[arm]["updates"] for one in ended]
+        early = sum(n < UPDATES[-1] for n in updates)
+        apart = (difference(exact, other).signed for other in (verdict, best))
+        rows.append([f"`{arm}`", f"{early} of {len(ended)}", spread(updates), str(interval(exact)), *apart])
+    return table(
+        [
+            "arm",
+            f"ended before {UPDATES[-1]}",
+            "at updates",
+            "exact match there",
+            "− where the verdict stops",
+            "− the best of the curve",
+        ],
+        rows,
+    )
+
+
 def spread(values: Sequence[float], none: str = "never") -> str:
     """Median and range.
 
@@ -144,7 +182,9 @@ def main(words: Sequence[str]) -> int:
         print(json.dumps(drift(options.drift)))
         return 0
     worlds = side_by_side(options.seeds, measured)
-    tell({"stale": curve_table(worlds), "verdict": verdict_table(worlds)}, options)
+    ended = side_by_side(options.seeds, probed)
+    tables = {"stale": curve_table(worlds), "verdict": verdict_table(worlds), "probe": probe_table(worlds, ended)}
+    tell(tables, options)
     if options.write:
         draw(worlds)
     return 0
