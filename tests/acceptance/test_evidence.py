@@ -84,18 +84,19 @@ def test_quality_that_turned_and_a_verdict_in_time() -> None:
 def test_what_a_probe_keeps_is_told_beside_the_verdict_and_the_best() -> None:
     points = [{"exact": exact, "replay": replay} for exact, replay in ((0.1, 1.0), (0.2, 0.0), (0.6, 1.0))]
     worlds_of = [dict.fromkeys(stale.ARMS, points)] * 3
-    ended = [dict.fromkeys(stale.ARMS, {"exact": 0.5, "updates": n}) for n in (64, 128, 512)]
+    ended = [dict.fromkeys(stale.ARMS, stale.Ended(n, 0.4, n - 48, 0.5)) for n in (64, 128, 512)]
     [line] = [line for line in stale.probe_table(worlds_of, ended).splitlines() if line.startswith("| `topr` |")]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[1:3] == ["2 of 3", "128 (64 … 512)"] and cells[3].startswith("0.500")
-    assert cells[4].strip("*").startswith("+0.300") and cells[5].strip("*").startswith("-0.100")
+    assert cells[1:3] == ["2 of 3", "128 (64 … 512)"] and cells[4] == "80 (16 … 464)"
+    assert [cell.strip("*")[:6].strip() for cell in cells[3:4] + cells[5:]] == ["0.400", "0.500", "+0.300", "-0.100"]
 
 
 def test_a_probe_that_stands_still_ends_a_run_of_the_staleness_part(mine) -> None:
-    words = [word.replace("every=16", "every=1").replace("exact, p", "truncated, p") for word in stale.PROBED]
+    words = [word.replace("every=16", "every=1").replace("probe/exact", "probe/truncated") for word in stale.PROBED]
     mine.trainer("recipe=evidence", "arm=replay", *words, "probe.max_tokens=1", "steps=9", "run=stale-topr-probe")
     [told] = mine.sql("SELECT status, steps FROM runs WHERE run = 'stale-topr-probe'")
     assert told == {"status": "stopped", "steps": 1 + stale.PATIENCE}
+    assert [path.name for path in (mine.runs / "stale-topr-probe").glob("checkpoint-*")] == ["checkpoint-1"]
 
 
 def test_a_measurement_asks_drift_of_runs_in_the_folder_of_a_world(mine, tmp_path) -> None:

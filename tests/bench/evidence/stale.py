@@ -13,6 +13,7 @@ import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it starts itself where Python does not add its folder
@@ -36,9 +37,19 @@ ARMS = {
 CONSTANT = "optimiser.schedule=constant"
 EVERY, PATIENCE = 16, 3  # a pass over the pool is some forty updates
 STOP = f"stop=[{{metric: probe/exact, patience: {PATIENCE}}}]"
-PROBED = (CONSTANT, f"probe.every={EVERY}", "probe.split=train", STOP)
+PROBED = (CONSTANT, f"probe.every={EVERY}", "probe.split=train", STOP, "checkpoint.best=probe/exact")
 SHOWN = ("token_ess", "sequence_ess", "token_kl", "sequence_k_hat")
 Point = dict[str, float]  # exact, language, replay (1: "replay on"), and the figures of drift
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that a probe ended: its updates and exact match, and those of the state that the best probe saw."""
+
+    updates: int
+    exact: float
+    best_updates: int
+    best_exact: float
 
 
 def run_name(arm: str, updates: int) -> str:
@@ -58,14 +69,21 @@ def measured(world: World) -> dict[str, list[Point]]:
     return {arm: [figures[names[arm, n]] | told[names[arm, n]] for n in UPDATES] for arm in ARMS}
 
 
-def probed(world: World) -> dict[str, Point]:
-    """Arm → figures and updates of the run that the probe ended, or the last of UPDATES did."""
-    for arm, words in ARMS.items():
-        world.trainer("recipe=evidence", *words, *PROBED, f"steps={UPDATES[-1]}", f"run=stale-{arm}-probe")
+def probed(world: World) -> dict[str, Ended]:
+    """Arm → the run that the probe ended, or the last of UPDATES did, and the state of its best probe."""
     names = {arm: f"stale-{arm}-probe" for arm in ARMS}
-    figures = evaluated(world, names.values())
+    for arm, words in ARMS.items():
+        world.trainer("recipe=evidence", *words, *PROBED, f"steps={UPDATES[-1]}", f"run={names[arm]}")
+    best = {arm: next((world.folder / "runs" / name).glob("checkpoint-*")) for arm, name in names.items()}
+    paths = ", ".join(f"best_{arm}: {{path: {path.relative_to(world.folder)}}}" for arm, path in best.items())
+    figures = evaluated(world, [*names.values(), *(f"best_{arm}" for arm in ARMS)], f"models={{{paths}}}")
     steps = {row["run"]: row["steps"] for row in world.sql("SELECT run, steps FROM runs")}
-    return {arm: figures[name] | {"updates": steps[name]} for arm, name in names.items()}
+
+    def ended(arm: str) -> Ended:
+        at = int(best[arm].name.removeprefix("checkpoint-"))
+        return Ended(steps[names[arm]], figures[names[arm]]["exact"], at, figures[f"best_{arm}"]["exact"])
+
+    return {arm: ended(arm) for arm in ARMS}
 
 
 def drift(runs: Sequence[str]) -> dict[str, Point]:
@@ -139,29 +157,38 @@ def verdict_table(worlds: Sequence[dict[str, list[Point]]]) -> str:
     return table(head, rows)
 
 
-def probe_table(worlds: Sequence[dict[str, list[Point]]], ended: Sequence[dict[str, Point]]) -> str:
-    """Where the probe ends a run, and what that keeps: beside the verdict's end, and beside the best of the curve."""
+def probe_table(worlds: Sequence[dict[str, list[Point]]], ended: Sequence[dict[str, Ended]]) -> str:
+    """Where the probe ends a run, what that keeps and what its best state keeps: beside the verdict and the best of the curve."""
     rows = []
     for arm in ARMS:
-        exact = [one[arm]["exact"] for one in ended]
+        runs = [one[arm] for one in ended]
         stops = [stopped(world[arm]) for world in worlds]
         verdict = [world[arm][-1 if stop is None else stop]["exact"] for world, stop in zip(worlds, stops, strict=True)]
-        best = [max(point["exact"] for point in world[arm]) for world in worlds]
-        updates = [one[arm]["updates"] for one in ended]
-        early = sum(n < UPDATES[-1] for n in updates)
-        apart = (difference(exact, other).signed for other in (verdict, best))
-        rows.append([f"`{arm}`", f"{early} of {len(ended)}", spread(updates), str(interval(exact)), *apart])
-    return table(
-        [
-            "arm",
-            f"ended before {UPDATES[-1]}",
-            "at updates",
-            "exact match there",
-            "− where the verdict stops",
-            "− the best of the curve",
-        ],
-        rows,
-    )
+        highest = [max(point["exact"] for point in world[arm]) for world in worlds]
+        last, best = [run.exact for run in runs], [run.best_exact for run in runs]
+        rows.append(
+            [
+                f"`{arm}`",
+                f"{sum(run.updates < UPDATES[-1] for run in runs)} of {len(runs)}",
+                spread([run.updates for run in runs]),
+                str(interval(last)),
+                spread([run.best_updates for run in runs]),
+                str(interval(best)),
+                difference(best, verdict).signed,
+                difference(best, highest).signed,
+            ]
+        )
+    head = [
+        "arm",
+        f"ended before {UPDATES[-1]}",
+        "at updates",
+        "exact match there",
+        "best probe at updates",
+        "exact match of its state",
+        "its state − where the verdict stops",
+        "its state − the best of the curve",
+    ]
+    return table(head, rows)
 
 
 def spread(values: Sequence[float], none: str = "never") -> str:
