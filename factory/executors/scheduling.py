@@ -150,15 +150,17 @@ class Workers:
                 shard = task.take()
                 if shard is None or member is None:
                     return
-                counted = 0
+                counted, answered = 0, False
                 try:
                     for message in member.messages(Order(task.stage, task.slice, shard.index, task.parents), slot):
                         counted += message.items if isinstance(message, Counted) else 0
+                        answered = answered or not isinstance(message, Counted)
                         task.said.put(_told(shard, message))
                 except Lost as lost:
-                    task.said.put(Counted(-counted))
                     self._bury(number, member)
-                    task.give_back(shard, lost)
+                    if not answered:  # a stream may break behind its last message, whose shard is not to be made twice
+                        task.said.put(Counted(-counted))
+                        task.give_back(shard, lost)
         except BaseException as error:  # whatever it is, the thread that waits for rows has to know
             task.said.put(error)
 
