@@ -108,7 +108,6 @@ class Command:
 
         def job(config: Any) -> None:
             """One job of a sweep; what may be refused is done behind it: Hydra prints a line of its own for an exception here."""
-            without_unknown(config, self.recipe)
             configs.append((config, list(HydraConfig.get().overrides.task)))
 
         os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us, not Hydra's own printer
@@ -117,7 +116,8 @@ class Command:
             ConfigStore.instance().store(name=f"{self.section}_schema", node=node)
             sys.argv = [f"python -m {self.section}", *flags, *words, *QUIET, f"hydra.sweep.dir={sweep}"]
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.section)(job)()
-            made = [(OmegaConf.to_object(config), words_of_it) for config, words_of_it in configs]
+            known = [(without_unknown(config, self.recipe, FACTORY_KEYS), told) for config, told in configs]
+            made = [(OmegaConf.to_object(config), told) for config, told in known]
         return jobs_of(made, overrides, words)
 
     @contextlib.contextmanager

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import re
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from data.settings import nested, typed_fields
@@ -71,33 +71,38 @@ def with_open_mappings(cls: type, begun: Iterable[str] = ()) -> Any:
     return node
 
 
-def without_unknown(config: Any, cls: type) -> None:
-    """Takes out of another command's section each setting that only that command can fill in: it points to a default of its own.
+def without_unknown(config: Any, cls: type, read: Collection[str]) -> Any:
+    """The composed recipe without what only the other command can fill in: settings of its section that point to its own defaults.
 
-    `config`: a composed recipe, changed in place; such a section is one that `cls` has no dataclass for."""
+    `config` is changed in place. Such a section is one that `cls` has no dataclass for; `read`: keys of it that are read anyway."""
     from omegaconf import OmegaConf
 
     for name in {"factory", "trainer"} - set(typed_fields(cls)):
-        if OmegaConf.is_dict(section := config.get(name)):
-            _prune(section)
+        if not OmegaConf.is_interpolation(config, name) and OmegaConf.is_dict(section := config.get(name)):
+            _prune(section, name, read)
+    return config
 
 
-def _prune(section: Any) -> None:
+def _prune(section: Any, name: str, read: Collection[str] = ()) -> None:
+    """`name`: the root key; what points to nothing elsewhere stays, and is refused where the recipe is made."""
     from omegaconf import DictConfig, OmegaConf, open_dict
-    from omegaconf.errors import InterpolationKeyError
+    from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-    for key in list(section):
+    for key in [key for key in section if key not in read]:
         node = section._get_node(key)
-        if isinstance(node, DictConfig) and not (node._is_none() or node._is_interpolation()):
-            _prune(node)
+        if isinstance(node, DictConfig) and not (node._is_none() or node._is_interpolation() or node._is_missing()):
+            _prune(node, name)
             continue
         try:
-            value = section[key]
+            value = None if OmegaConf.is_missing(section, key) else section[key]
             if OmegaConf.is_config(value):
                 OmegaConf.to_container(value, resolve=True)
-        except InterpolationKeyError:
-            with open_dict(section):
-                del section[key]
+        except InterpolationKeyError as error:
+            if f"'{name}." in str(error):
+                with open_dict(section):
+                    del section[key]
+        except OmegaConfBaseException:
+            pass
 
 
 @contextlib.contextmanager

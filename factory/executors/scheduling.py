@@ -136,8 +136,10 @@ class Workers:
         """End every worker."""
         if self._task is not None:
             self._task.end()
-        for member in list(self._members.values()):
-            member.close()
+        for number, lock in enumerate(self._locks):
+            with lock:  # a start in the making ends first
+                if member := self._members.pop(number, None):
+                    member.close()
         for thread in self._threads:
             thread.join(timeout=5)
         self.starter.close()
@@ -156,6 +158,8 @@ class Workers:
                         counted += message.items if isinstance(message, Counted) else 0
                         answered = answered or not isinstance(message, Counted)
                         task.said.put(_told(shard, message))
+                    if not answered:
+                        raise Lost("before its answer")
                 except Lost as lost:
                     self._bury(number, member)
                     if not answered:  # a stream may break behind its last message, whose shard is not to be made twice

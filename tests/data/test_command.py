@@ -170,6 +170,15 @@ def test_a_section_of_the_other_command_keeps_what_can_be_filled_in(composed, tm
     assert kept[0].trainer == {"steps": 3, "losses": {"rl": 0.5, "bc": 0.5}, "stop": stop}
 
 
+def test_what_points_to_nothing_anywhere_is_refused_by_either_command(composed, tmp_path, capsys):
+    (tmp_path / "recipe").mkdir()
+    lines = ["# @package _global_", "defaults: [demo, _self_]", "trainer: {run: '${student.pth}'}"]
+    (tmp_path / "recipe" / "mine.yaml").write_text("\n".join(lines))
+    command, _ = composed
+    assert command.main(["--config-dir", str(tmp_path), "recipe=mine"]) == 2
+    assert "Interpolation key 'student.pth' not found" in capsys.readouterr().err
+
+
 def test_an_unknown_key_in_a_recipe_names_the_nearest(composed, tmp_path, capsys):
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\nname: mine\nsampling: {temprature: 1}\n")

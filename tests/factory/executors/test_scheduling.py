@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pyarrow as pa
@@ -16,10 +17,11 @@ from factory.executors.messages import Counted, Lost, Message, Order, Rows
 from factory.executors.scheduling import TRIES, Workers
 
 ITEMS = 4  # of a shard
+BEHIND, SILENT = ITEMS, ITEMS + 1  # ends: behind the rows, and a stream that stops without them
 
 
 class Mortal:
-    """A worker that ends at a point of its next shard: before it, after `ITEMS` reports at most, or behind its rows; or never."""
+    """A worker that ends at a point of its next shard: before a report, BEHIND its rows, SILENT in their place; or never."""
 
     def __init__(self, ends: Iterator[int | None]):
         self.ends, self.closed = ends, False
@@ -30,9 +32,11 @@ class Mortal:
             if end == said:
                 raise Lost("by SIGKILL")
             yield Counted(1)
+        if end == SILENT:
+            return
         table = pa.table({"shard": [order.index]})
         yield Rows.of(table, Tally(items=ITEMS))
-        if end == ITEMS:
+        if end == BEHIND:
             raise Lost("by SIGKILL")
 
     def close(self) -> None:
@@ -42,10 +46,12 @@ class Mortal:
 class Starter:
     """Starts such workers, which draw their ends from one list."""
 
-    def __init__(self, count: int, ends: list[int | None]):
-        self.count, self.ends, self.started = count, iter(ends), list[Mortal]()
+    def __init__(self, count: int, ends: list[int | None], slowly: float = 0):
+        self.count, self.ends, self.started, self.slowly = count, iter(ends), list[Mortal](), slowly
 
     def start(self, number: int, stopped: Callable[[], bool]) -> Mortal:
+        if self.started:
+            time.sleep(self.slowly)
         self.started.append(Mortal(self.ends))
         return self.started[-1]
 
@@ -53,7 +59,7 @@ class Starter:
         pass
 
 
-def computed(starter: Starter, shards: int) -> tuple[list[int], int, Tally]:
+def computed(starter: Starter, shards: int, at_once: int = 1) -> tuple[list[int], int, Tally]:
     """Shards in the order in which they came, what the bar was moved by, and what was counted."""
     moved: list[int] = []
     workers, work = Workers(starter), Work(Tally(), moved.append)
@@ -72,11 +78,12 @@ def computed(starter: Starter, shards: int) -> tuple[list[int], int, Tally]:
 @given(
     workers=st.integers(1, 3),
     shards=st.integers(1, 7),
-    ends=st.lists(st.sampled_from([None, *range(ITEMS + 1)]), max_size=TRIES - 1),
+    at_once=st.integers(1, 2),
+    ends=st.lists(st.sampled_from([None, *range(SILENT + 1)]), max_size=TRIES - 1),
 )
-def test_each_shard_comes_once_wherever_workers_end(workers, shards, ends):
+def test_each_shard_comes_once_wherever_workers_end(workers, shards, at_once, ends):
     starter = Starter(workers, ends)
-    came, moved, tally = computed(starter, shards)
+    came, moved, tally = computed(starter, shards, at_once)
     assert sorted(came) == list(range(shards))
     assert moved == tally.items == ITEMS * shards
     assert all(worker.closed for worker in starter.started)
@@ -84,9 +91,15 @@ def test_each_shard_comes_once_wherever_workers_end(workers, shards, ends):
 
 def test_a_worker_that_ends_behind_its_rows_has_made_its_shard():
     """The stream of a killed actor breaks where its end should come: its rows are here, and nobody makes them again."""
-    starter = Starter(1, [ITEMS] * 9)
-    came, moved, _ = computed(starter, 3)
+    came, moved, _ = computed(Starter(1, [BEHIND] * 9), 3)
     assert came == [0, 1, 2] and moved == 3 * ITEMS
+
+
+def test_a_worker_in_the_starting_is_ended_too():
+    """The last shard's worker is lost behind its rows, another one starts, and nothing is left for it to do."""
+    starter = Starter(1, [BEHIND], slowly=0.2)
+    computed(starter, 1)
+    assert all(worker.closed for worker in starter.started)
 
 
 def test_a_shard_that_ends_every_worker_is_refused():
