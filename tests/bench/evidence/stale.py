@@ -112,6 +112,14 @@ def stopped(points: Sequence[Mapping[str, float]]) -> int | None:
     return next((i for i, point in enumerate(points) if not point["replay"]), None)
 
 
+def kept(worlds: Sequence[dict[str, list[Point]]], arm: str) -> tuple[list[float], list[float]]:
+    """Exact match where the verdict stops, or at the last point, and the best of the curve; a value a world."""
+    curves_of = [world[arm] for world in worlds]
+    stops = [stopped(points) for points in curves_of]
+    at = [points[-1 if stop is None else stop]["exact"] for points, stop in zip(curves_of, stops, strict=True)]
+    return at, [max(point["exact"] for point in points) for points in curves_of]
+
+
 def curve_table(worlds: Sequence[dict[str, list[Point]]]) -> str:
     """Exact match by updates, a row for each of them, a column an arm."""
     rows = []
@@ -129,8 +137,7 @@ def verdict_table(worlds: Sequence[dict[str, list[Point]]]) -> str:
         stops = [stopped(world[arm]) for world in worlds]
         both = [(turn, stop) for turn, stop in zip(turns, stops, strict=True) if turn is not None]
         in_time = sum(stop is not None and stop < turn for turn, stop in both)
-        best = [max(p["exact"] for p in world[arm]) for world in worlds]
-        at = [world[arm][-1 if stop is None else stop]["exact"] for world, stop in zip(worlds, stops, strict=True)]
+        at, best = kept(worlds, arm)
         before = [world[arm][turn - 1] for world, turn in zip(worlds, turns, strict=True) if turn is not None]
         rows.append(
             [
@@ -162,9 +169,7 @@ def probe_table(worlds: Sequence[dict[str, list[Point]]], ended: Sequence[dict[s
     rows = []
     for arm in ARMS:
         runs = [one[arm] for one in ended]
-        stops = [stopped(world[arm]) for world in worlds]
-        verdict = [world[arm][-1 if stop is None else stop]["exact"] for world, stop in zip(worlds, stops, strict=True)]
-        highest = [max(point["exact"] for point in world[arm]) for world in worlds]
+        verdict, highest = kept(worlds, arm)
         last, best = [run.exact for run in runs], [run.best_exact for run in runs]
         rows.append(
             [
