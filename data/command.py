@@ -36,6 +36,7 @@ QUIET = (  # Hydra writes no folder, no log and no working directory of its own:
     "hydra/job_logging=none",
     "hydra/hydra_logging=none",
 )
+INTERRUPTED = 130  # what a shell gives for a program that Ctrl-C ended
 UNKNOWN = re.compile(r"Key '([^']+)' (?:is )?not in '([^']+)'")  # how OmegaConf names a key that a dataclass lacks
 
 
@@ -59,6 +60,8 @@ class Command:
     """Refuses a sweep before its first job runs, for what can be refused without the disk."""
     closing: Callable[[Sequence[Job], Sequence[Any]], str] | None = None
     """What stands behind a sweep's last job, from the jobs and what `body` gave back."""
+    goes_on: Sequence[str] = ()
+    """Words with which an interrupted call goes on, where the same ones would not do."""
 
     @property
     def settings(self) -> type:
@@ -78,6 +81,10 @@ class Command:
         except Refusal as refusal:
             print(refusal, file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            if first_process():
+                print(interrupted(self.section, [*argv, *(w for w in self.goes_on if w not in argv)]), file=sys.stderr)
+            return INTERRUPTED
         return 0
 
     def run(self, argv: Sequence[str]) -> None:
@@ -165,8 +172,9 @@ class Command:
 
     def _no_recipe(self, name: str, word: str, argv: Sequence[str], available: Iterable[str]) -> Refusal:
         """A recipe that is not there: the nearest, or the folder that --config-dir should have named."""
-        folders = [Path(argv[i + 1]) for i, flag in enumerate(argv[:-1]) if flag == "--config-dir"]
-        for folder in folders:
+        flags, overrides = divided(argv)
+        argv = [*flags, *overrides]  # --config-dir=DIR is two words from here on
+        for folder in (Path(flags[i + 1]) for i, flag in enumerate(flags) if flag == "--config-dir"):
             if (folder / f"{name}.yaml").is_file() and not (folder / "recipe").is_dir():
                 above = str(folder.parent) if folder.resolve().name == "recipe" else None
                 place = (
@@ -281,6 +289,11 @@ class Command:
 
 
 Kind = TypeVar("Kind", bound=Recipe)
+
+
+def interrupted(module: str, argv: Sequence[str]) -> Refusal:
+    """What is said behind Ctrl-C; these words go on from there."""
+    return Refusal("interrupted; what was made is kept", shlex.join(["python", "-m", module, *argv]))
 
 
 def composed(section: str, kind: type[Kind], words: Sequence[str]) -> Kind:

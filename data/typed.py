@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from data.refusal import Refusal
+
 VALUED_FLAGS = ("--config-dir",)  # of those that are repeated: a sweep's own flag is not
 
 
@@ -64,11 +66,24 @@ def divided(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     for word in words:
         if word in ("-m", "--multirun"):
             flags.append(word)
-        elif word in VALUED_FLAGS:
-            flags += [word, next(words, "")]
+        elif own := folder_flag(word, words):
+            flags += own
         else:
             overrides.append(word)
     return flags, overrides
+
+
+def folder_flag(word: str, rest: Iterator[str]) -> list[str]:
+    """The flag and its folder, of `--config-dir DIR` (taken from `rest`) or `--config-dir=DIR`; nothing for another word.
+
+    Raises Refusal where no folder is named."""
+    flag, equals, folder = word.partition("=")
+    if flag not in VALUED_FLAGS:
+        return []
+    folder = folder if equals else next(rest, "")
+    if not folder:
+        raise Refusal(f"{flag} names no folder", f"{flag} FOLDER, where FOLDER/recipe/NAME.yaml is")
+    return [flag, folder]
 
 
 def key_of(word: str) -> str:

@@ -52,6 +52,7 @@ class Context:
     _apis: Apis | None = None
     _workers: Workers | None = None
     _opening: Any = field(default_factory=Lock)
+    _closed: bool = False
 
     @property
     def settings(self) -> FactorySettings:
@@ -144,6 +145,7 @@ class Context:
         if model.endpoint is None:
             return self.engine(role, "answer")
         with self._opening:
+            self._refuse_closed()
             if self._apis is None:
                 from factory.engines.api import Apis
 
@@ -157,6 +159,7 @@ class Context:
         require(does, ability)
         name = f"{does} {_name(model)}"
         with self._opening:
+            self._refuse_closed()
             if name not in self.engines:
                 self._make_room(does)
                 self.engines[name] = self._opened(does, role, model)
@@ -202,6 +205,8 @@ class Context:
 
     def close(self) -> None:
         """Free every model, end the workers, and let the ledger go."""
+        with self._opening:
+            self._closed = True
         if self._workers is not None:
             workers, self._workers = self._workers, None
             workers.close()
@@ -209,6 +214,11 @@ class Context:
             apis, self._apis = self._apis, None
             apis.close()
         self._free()
+
+    def _refuse_closed(self) -> None:
+        """A shard in a thread that outlives a refusal must load nothing anew."""
+        if self._closed:
+            raise RuntimeError("this call of the factory has ended")
 
     def _free(self) -> None:
         while self.engines:

@@ -60,6 +60,7 @@ COMMAND = Command(
     names=objectives,
     check=check,
     closing=closing,
+    goes_on=("reuse=true",),
 )
 
 if __name__ == "__main__":

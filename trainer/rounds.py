@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.command import Command, config_groups
+from data.command import INTERRUPTED, Command, config_groups, interrupted
 from data.config import Recipe
 from data.refusal import Refusal, nearest
 from data.settings import rows
+from data.typed import folder_flag
 from trainer.config import TrainerRecipe, TrainerSettings
 from trainer.keyed import Keyed
 from trainer.rounds_config import COMMAND, RoundsSettings
@@ -56,8 +57,8 @@ def divided(argv: Sequence[str]) -> Words:
     for word in rest:
         key = word.partition("=")[0]
         first = re.split(r"[.@]", key)[0]
-        if word == "--config-dir":
-            found.flags.extend([word, next(rest, "")])
+        if flag := folder_flag(word, rest):
+            found.flags.extend(flag)
         elif key in own:
             found.own.append(word)
         elif key in CHOSEN_HERE:
@@ -87,6 +88,9 @@ def main(argv: Sequence[str]) -> int:
             raise
         print(refusal, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(interrupted(COMMAND, argv), file=sys.stderr)
+        return INTERRUPTED
 
 
 def composed(words: Words) -> TrainerRecipe:
@@ -154,7 +158,12 @@ def called(words: Sequence[str]) -> int:
     """`python -m words` to its end, its output passed through."""
     shown = " ".join(f"'{word}'" if set(word) & set("[]{} ") else word for word in words)
     print(f"$ python -m {shown}", flush=True)
-    return subprocess.run([sys.executable, "-m", *words], check=False).returncode
+    process = subprocess.Popen([sys.executable, "-m", *words])
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # Ctrl-C reached it too: it still writes what it has paid for, and must not be killed at that
+        raise
 
 
 def last_value(recipe: TrainerRecipe, run: str, metric: str) -> float:

@@ -137,6 +137,17 @@ def test_a_folder_of_recipes_itself_is_answered_with_the_one_above(capsys, monke
     monkeypatch.chdir(ROOT)
     assert refusing("trainer").main(["--config-dir", "docs/examples/mine/recipe", "recipe=capitals"]) == 2
     assert "next: python -m trainer --config-dir docs/examples/mine recipe=capitals" in capsys.readouterr().err
+    assert refusing("trainer").main(["--config-dir=docs/examples/mine/recipe", "recipe=capitals"]) == 2
+    assert "next: python -m trainer --config-dir docs/examples/mine recipe=capitals" in capsys.readouterr().err
+
+
+def test_the_folder_of_recipes_may_stand_behind_an_equals_sign(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    kept: list[Any] = []
+    command = Command("factory", FactoryRecipe, kept.append, "", [])
+    assert command.main(["recipe=capitals", "--config-dir=docs/examples/mine"]) == 0
+    assert command.main(["recipe=capitals", "--config-dir", "docs/examples/mine"]) == 0
+    assert kept[0] == kept[1] and kept[0].name == "capitals"
 
 
 def test_the_trainer_takes_what_the_factorys_section_says_about_finding(capsys):

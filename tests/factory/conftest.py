@@ -110,22 +110,25 @@ def hashes() -> Callable[[Lake], dict[str, str]]:
 
 
 @pytest.fixture
-def command(
-    recipe: FactoryRecipe, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """`command("stages=[prompts]", …)`: exit code, stdout and stderr of `python -m factory recipe=tiny …` in this process."""
+def conf(recipe: FactoryRecipe, tmp_path: Path) -> str:
+    """A folder for `--config-dir` whose recipe `tiny` is `recipe`."""
     from omegaconf import OmegaConf
-
-    from factory.__main__ import COMMAND
 
     folder = tmp_path / "conf" / "recipe"
     folder.mkdir(parents=True)
     content = OmegaConf.to_yaml(OmegaConf.structured(recipe))
     (folder / "tiny.yaml").write_text(f"# @package _global_\n{content}", encoding="utf-8")
+    return str(tmp_path / "conf")
+
+
+@pytest.fixture
+def command(conf: str, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`command("stages=[prompts]", …)`: exit code, stdout and stderr of `python -m factory recipe=tiny …` in this process."""
+    from factory.__main__ import COMMAND
 
     def go(*overrides: str) -> tuple[int, str, str]:
         capfd.readouterr()
-        code = COMMAND.main(["recipe=tiny", *overrides, "--config-dir", str(tmp_path / "conf")])
+        code = COMMAND.main(["recipe=tiny", *overrides, "--config-dir", conf])
         out, err = capfd.readouterr()
         return code, out, err
 

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,8 +189,10 @@ def refuses(place: Place, capfd: pytest.CaptureFixture[str], request: pytest.Fix
             done = process(place, line, *(WITHOUT_RIGHTS if os.geteuid() == 0 else ()))
             code, out, err = done.returncode, done.stdout, done.stderr
         else:
+            running = set(threading.enumerate())
             code = called(program, argv)
             out, err = capfd.readouterr()
+            check_threads(running)
         answered(request, err.replace(f"{place.root}/", ""))
         check_message(place, code, out, err, says)
         assert not list(place.root.rglob("*.tmp")), "half-written files stay behind"
@@ -205,6 +208,14 @@ def refuses(place: Place, capfd: pytest.CaptureFixture[str], request: pytest.Fix
         return err
 
     return go
+
+
+def check_threads(running: set[threading.Thread]) -> None:
+    """A process waits for its threads: one that never ends would hang the command behind its message."""
+    for thread in set(threading.enumerate()) - running:
+        if not thread.daemon:
+            thread.join(30)
+            assert not thread.is_alive(), f"{thread.name} does not end"
 
 
 def answered(request: pytest.FixtureRequest, text: str) -> None:

@@ -34,6 +34,13 @@ def lines(text: str) -> Broken:
     ("recipe of the trainer", None, "trainer recipe=tinny", "no recipe named 'tinny'", "did you mean 'tiny'"),
     ("no recipe", None, "trainer recipe", "no recipe given", "demo"),
     ("folder of recipes", None, "factory --config-dir nowhere", "no recipe named 'tiny'"),
+    (
+        "folder without a name",
+        None,
+        "trainer --config-dir",
+        "--config-dir names no folder",
+        "next: --config-dir FOLDER",
+    ),
     ("shared key", None, "factory sampling.temprature=1", "'temprature' in Sampling", "did you mean 'temperature'"),
     ("the trainer's key", None, "trainer losses.bx=1", "'bx' in Losses", "did you mean 'bc'"),
     ("the factory's key", None, "factory shard_group=1", "did you mean 'shard_groups'"),

@@ -64,6 +64,7 @@ def error(status: int, message: str, code: str | None = None, *headers: str) -> 
 def serve() -> Iterator[Serve]:
     """`serve(bytes)`: the address of a server that says so to every request and closes; None: it never says anything."""
     listeners: list[socket.socket] = []
+    speaking: list[threading.Thread] = []
     taken: list[socket.socket] = []  # a connection that is not held is closed
 
     def speak(listener: socket.socket, what: bytes | None) -> None:
@@ -81,12 +82,17 @@ def serve() -> Iterator[Serve]:
 
     def go(what: bytes | None) -> str:
         listeners.append(socket.create_server(("127.0.0.1", 0)))
-        threading.Thread(target=speak, args=(listeners[-1], what), daemon=True).start()
+        speaking.append(threading.Thread(target=speak, args=(listeners[-1], what), daemon=True))
+        speaking[-1].start()
         return f"http://127.0.0.1:{listeners[-1].getsockname()[1]}"
 
     yield go
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)  # closing alone wakes nobody who waits in accept
     for end in (*listeners, *taken):
         end.close()
+    for thread in speaking:
+        thread.join(10)
 
 
 def asks(place: Any, url: str, more: str = "") -> None:

@@ -36,6 +36,7 @@ def test_words_go_to_those_who_read_them():
     words = divided([*trainer[:1], *factory, *own, *flags, *shared, *trainer[1:]])
     assert (words.own, words.flags, words.shared) == (own, flags, shared)
     assert (words.trainer, words.factory) == (trainer, factory)
+    assert divided(["recipe=demo", "--config-dir=mine"]).flags == flags
 
 
 def test_files_of_a_group_are_chosen_for_both_commands_but_who_computes_for_the_factory_alone():

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import sys
 import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from data.config import ModelSettings
@@ -20,8 +22,10 @@ from factory.engines import Answer, ChatRequest
 from factory.engines.api.budget import Budget
 from factory.engines.api.client import Client
 from factory.engines.api.ledger import SECONDS, Ledger, ledger_key
+from factory.engines.api.limits import Stopped
 
 T = TypeVar("T")
+PATIENCE = 3.0  # seconds until somebody who waits is told for what
 SEED_RANGE = 2**31  # servers read a seed as a signed integer, some of 32 bits
 
 
@@ -35,6 +39,9 @@ class Apis:
         self.asking: dict[str, asyncio.Future[None]] = {}
         self.bought = self.found = 0
         self._clients: dict[str, Client] = {}
+        self._begun: dict[Future[Any], asyncio.Event] = {}
+        """What is being asked for, by any thread, and what stops it."""
+        self._beginning, self._closed = threading.Lock(), False
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="apis", daemon=True)
         self._thread.start()
@@ -62,7 +69,8 @@ class Apis:
                 f"factory.endpoints.{name}.base_url=URL",
             )
         check_bill(self.endpoints[name], name, model.path, self.budget.limit)
-        return ApiEngine(self, self.run(self._client(name)), model, stage)
+        client = self.begin(self._client(name), asyncio.Event()).result()
+        return ApiEngine(self, client, model, stage)
 
     async def _client(self, name: str) -> Client:
         """One client an endpoint, whoever asks for it: its bounds hold for all of them together. Only ever run on the loop."""
@@ -74,6 +82,34 @@ class Apis:
         """The result of a coroutine on the loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
+    def begin(self, work: Coroutine[Any, Any, T], stop: asyncio.Event) -> Future[T]:
+        """Start a coroutine on the loop; `close` sets its `stop` and waits for it. Raises Stopped once closed."""
+        with self._beginning:
+            if self._closed:
+                work.close()
+                raise Stopped
+            begun = asyncio.run_coroutine_threadsafe(work, self.loop)
+            self._begun[begun] = stop
+        begun.add_done_callback(self._begun.pop)
+        return begun
+
+    def finish(self, begun: Mapping[Future[Any], asyncio.Event]) -> None:
+        """Nothing more is asked for; wait for what is in flight, since it is paid for. An interrupt meanwhile gives it up."""
+        for stop in begun.values():
+            self.loop.call_soon_threadsafe(stop.set)
+        try:
+            if wait(begun, PATIENCE).not_done:
+                print(
+                    "waiting for answers in flight, which are paid for; Ctrl-C gives them up",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                wait(begun)
+        except KeyboardInterrupt:
+            for work in begun:
+                work.cancel()
+            raise
+
     def bill(self) -> str:
         """What this call bought, and what the recipe has spent so far."""
         money, tokens = self.ledger.spent(self.recipe)
@@ -81,8 +117,13 @@ class Apis:
         return f"{self.bought:,} answers bought, {self.found:,} found in the ledger; recipe {self.recipe} has spent {spent}"
 
     def close(self) -> None:
-        """Close connections, fold the ledger and let it go, the latter whatever a connection says."""
+        """Wait for what is in flight, close connections, fold the ledger and let it go, the latter whatever else fails.
+
+        A shard may still be asked for here, in a thread of its own, while another one's refusal ends the call."""
         try:
+            with self._beginning:
+                self._closed, begun = True, dict(self._begun)
+            self.finish(begun)
             for client in self._clients.values():
                 self.run(client.close())
             self.loop.call_soon_threadsafe(self.loop.stop)
@@ -106,22 +147,24 @@ class ApiEngine:
 
         A reader that stops early waits for what is in flight: it is paid for, so it goes into the ledger."""
         found: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
-        stop = threading.Event()
-        work = asyncio.run_coroutine_threadsafe(self._all(requests, found, stop), self._apis.loop)
+        stop = asyncio.Event()
+        work = self._apis.begin(self._all(requests, found, stop), stop)
         try:
             while (answer := found.get()) is not None:
                 yield answer
             work.result()
         finally:
-            stop.set()
             if not work.done():
-                work.result()
+                self._apis.finish({work: stop})
+                with contextlib.suppress(Stopped):
+                    work.result()
 
     async def _all(
-        self, requests: Iterable[ChatRequest], found: queue.SimpleQueue[Answer | None], stop: threading.Event
+        self, requests: Iterable[ChatRequest], found: queue.SimpleQueue[Answer | None], stop: asyncio.Event
     ) -> None:
         """As many workers as may be in flight take from one iterator; the first that fails stops them all, gently."""
         waiting = ((request, candidate) for request in requests for candidate in range(len(request.seeds)))
+        failed: list[BaseException] = []
 
         async def worker() -> None:
             try:
@@ -129,20 +172,24 @@ class ApiEngine:
                     if stop.is_set():
                         return
                     found.put(await self._one(request, candidate, stop))
-            except BaseException:  # a cancelled worker too: the others must not go on buying
+            except Stopped:
+                return
+            except BaseException as error:  # a cancelled worker too: the others must not go on buying
+                failed.append(error)
                 stop.set()
                 raise
 
         try:
             workers = [worker() for _ in range(self._client.endpoint.concurrency)]
-            ended = await asyncio.gather(*workers, return_exceptions=True)
+            await asyncio.gather(*workers, return_exceptions=True)
         finally:
             found.put(None)
-        for error in ended:
-            if error is not None:
-                raise error
+        if failed:
+            raise failed[0]
+        if stop.is_set():
+            raise Stopped
 
-    async def _one(self, request: ChatRequest, candidate: int, stop: threading.Event) -> Answer:
+    async def _one(self, request: ChatRequest, candidate: int, stop: asyncio.Event) -> Answer:
         """From the ledger, or bought; a twin of a request in flight waits for it."""
         ledger, asking = self._apis.ledger, self._apis.asking
         keys = [ledger_key(name, self._model.request, request, candidate) for name in ledger.names(self._model.path)]
@@ -159,7 +206,7 @@ class ApiEngine:
         self._apis.found += 1
         return _answer(request, candidate, row)
 
-    async def _bought(self, key: str, request: ChatRequest, candidate: int, stop: threading.Event) -> dict[str, Any]:
+    async def _bought(self, key: str, request: ChatRequest, candidate: int, stop: asyncio.Event) -> dict[str, Any]:
         """Ask, and put the answer on disk before anybody sees it. What it may cost is set aside meanwhile."""
         budget = self._apis.budget
         worst = budget.worst(request, self._price)

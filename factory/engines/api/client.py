@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from data.refusal import Refusal
 from factory.endpoints import Endpoint
-from factory.engines.api.limits import Pace, Transient, retry_after, waiting
+from factory.engines.api.limits import Pace, Transient, retry_after, unless, waiting
 from factory.engines.api.reply import Reply, read_reply
 
 PASSING = (408, 409, 425, 429)  # statuses below 500 that may pass
@@ -39,26 +38,31 @@ class Client:
             timeout=endpoint.timeout,
         )
 
-    async def ask(self, body: Mapping[str, Any], tokens: int, stop: threading.Event, lost: Callable[[], None]) -> Reply:
-        """The reply to a request of at most so many tokens. `lost` is called for an attempt that may have been billed in vain."""
+    async def ask(self, body: Mapping[str, Any], tokens: int, stop: asyncio.Event, lost: Callable[[], None]) -> Reply:
+        """The reply to a request of at most so many tokens. `lost` is called for an attempt that may have been billed in vain.
+
+        Once `stop` is set, what is in flight is waited for, and nothing else: Stopped is raised in place of another attempt."""
         import tenacity
 
         tries = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(Transient),
-            stop=tenacity.stop_after_attempt(self.endpoint.attempts) | tenacity.stop_when_event_set(stop),
+            stop=tenacity.stop_after_attempt(self.endpoint.attempts),
             wait=_wait,
+            sleep=lambda seconds: unless(stop, asyncio.sleep(seconds)),
             reraise=True,
         )
         try:
-            return await tries(self._attempt, body, tokens, lost)
+            return await tries(self._attempt, body, tokens, stop, lost)
         except Transient as error:
             raise Refusal(
                 f"{self._where}: {error.what}, at {self.endpoint.attempts} attempts",
                 "run the same command again later: what was answered is kept, and not asked again",
             ) from None
 
-    async def _attempt(self, body: Mapping[str, Any], tokens: int, lost: Callable[[], None]) -> Reply:
-        await self._pace.wait(tokens)
+    async def _attempt(
+        self, body: Mapping[str, Any], tokens: int, stop: asyncio.Event, lost: Callable[[], None]
+    ) -> Reply:
+        await unless(stop, self._pace.wait(tokens))
         try:
             raw = await self._sent(body)
             self._reached = True

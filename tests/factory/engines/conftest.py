@@ -135,7 +135,7 @@ def write_recipe(server: Server, tmp_path: Path, tiny_model: Callable[..., str])
 
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """`start("factory", "recipe=kill", …)`: the command as a process, with the key in its environment."""
+    """`start("factory", "recipe=kill", …)`: the command as a process, with the key in its environment, in a group of its own."""
 
     def go(module: str, *words: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -145,6 +145,7 @@ def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
             text=True,
             cwd=ROOT,
             env={**os.environ, "THE_KEY": CANARY, "OMP_NUM_THREADS": "1", **environment},
+            start_new_session=True,
         )
 
     return go

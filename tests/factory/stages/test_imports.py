@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +20,24 @@ ROWS = [
     {"prompt": "hvat eitur høvuðsstaðurin ?", "completion": "Tórshavn", "score": None},
     {"prompt": "hvat eitur høvuðsstaðurin ?", "completion": "eg veit ikki", "score": 0.5},
 ]
+ROOT = Path(__file__).resolve().parents[3]
+# In a process of its own: tracemalloc counts what every thread of a process holds, those that other tests have left too.
+HELD = """
+import json, sys, tracemalloc
+from factory.__main__ import COMMAND
+
+_, conf, calls = sys.argv  # the command sets others
+
+def held(words):
+    tracemalloc.start()
+    settings = ["stages=[prompts,import]", "factory.shard_groups=40", "--config-dir", conf]
+    assert COMMAND.main(["recipe=tiny", *words, *settings]) == 0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+print(json.dumps([held(words) for words in json.loads(calls)]))
+"""
 
 
 @pytest.fixture
@@ -237,28 +259,19 @@ def test_a_parquet_pool_is_the_same_pool(pool, make, change, hashes, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_import_holds_one_shard_whatever_the_number_of_prompts(recipe, change, make, write_rows, tmp_path):
-    import tracemalloc
-
-    def held(count: int) -> int:
+def test_an_import_holds_one_shard_whatever_the_number_of_prompts(conf, write_rows, tmp_path):
+    def words(count: int) -> list[str]:
         values = {"token_ids": [[70] * 40] * 8, "logprobs": [[-0.5] * 40] * 8}
         rows = [
             {"prompt": f"question {i}", "completion": [f"{i} {j}" for j in range(8)], **values} for i in range(count)
         ]
         path = write_rows(rows, f"pool{count}.jsonl")
-        own = change(
-            recipe,
-            lake=str(tmp_path / f"lake{count}"),
-            prompts=PromptSource(path=path),
-            imports={"old": ImportSource(kind="samples", path=path)},
-            shard_groups=40,
-        )
-        del rows
-        tracemalloc.start()
-        make(own, "prompts,import")
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return peak
+        source = f"{{old: {{kind: samples, path: {path}}}}}"
+        return [f"lake={tmp_path}/lake{count}", f"prompts.path={path}", f"factory.imports={source}"]
 
-    held(40)  # what is loaded once
-    assert held(800) < 1.5 * held(80)
+    counts = (40, 80, 800)  # the first: what is loaded once
+    called = [sys.executable, "-c", HELD, conf, json.dumps([words(count) for count in counts])]
+    done = subprocess.run(called, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    _, two_shards, twenty = json.loads(done.stdout.splitlines()[-1])
+    assert twenty < 1.5 * two_shards
