@@ -1,8 +1,8 @@
 """The whole state of a run at one step, in a folder that appears at once: weights, optimiser, average, cursors, random state.
 
 Writes checkpoint-STEP under the run's folder: a model folder that transformers loads (of a run with adapters: an adapter folder of
-peft's), and in training/ safetensors and JSON. Reads
-the newest one. Nothing is pickled. A folder without its final name is no checkpoint and is removed."""
+peft's), and in training/ safetensors and JSON. Where the weights are averaged the folder is the average, as `final` is: what a
+probe asked. Reads the newest one. Nothing is pickled. A folder without its final name is no checkpoint and is removed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from data.refusal import Refusal
 from data.storage import disk_refusal
 from trainer.adapter import adapted, adapter_weights, merged_weights, read_adapter, write_adapter
-from trainer.ema import Average
+from trainer.ema import Average, load, replaced
 from trainer.forward import Policy, save
 from trainer.fsdp import is_spread, kept, placed, whole, whole_state
 from trainer.optimiser import load_state, state_tensors, trained
@@ -79,13 +79,16 @@ def write(
     others must call this too, or the first waits for their shares."""
     from safetensors.torch import save_file
 
-    weights = gathered(policy, first)
+    averaged = average.weights if average else None
+    with replaced(policy.model, averaged):
+        weights = gathered(policy, first)
     tensors = kept(_state(policy, optimiser, average, copies or {}), first)
     if not first:
         return
     tensors["random"] = torch.get_rng_state()
     with appearing(folder / f"{PREFIX}{step}") as temporary:
-        save_weights(policy, temporary, weights)
+        with replaced(policy.model, averaged if weights is None else None):
+            save_weights(policy, temporary, weights)
         (temporary / "training").mkdir()
         save_file(
             {name: value.contiguous() for name, value in tensors.items()}, temporary / "training/state.safetensors"
@@ -99,8 +102,11 @@ def _state(
 ) -> Iterator[tuple[str, Tensor]]:
     for name, value in state_tensors(optimiser, policy.model):
         yield f"optimiser/{name}", value
-    for name, value in (average.weights if average else {}).items():
-        yield f"average/{name}", whole(value)
+    if average is not None:  # the folder's model is the average in the model's dtype
+        for name, value in average.weights.items():
+            yield f"average/{name}", whole(value)
+        for name, parameter in trained(policy.model).items():
+            yield f"weights/{name}", whole(parameter.detach())
     for name, value in copies.items():
         yield f"copies/{name}", whole(value)
 
@@ -179,7 +185,7 @@ def restore(
     average: Average | None,
     copies: Copies | None = None,
 ) -> None:
-    """Put back optimiser, average, copies, random state, and adapters; other weights were loaded from the folder itself.
+    """Put back optimiser, average, copies, random state, adapters, and the weights beside an average; others came from the folder.
 
     However many processes wrote it, each of these takes its share."""
     from safetensors.torch import load_file
@@ -192,6 +198,7 @@ def restore(
         parameters = trained(policy.model)
         if average is not None:
             average.weights = {n: placed(v, parameters[n]) for n, v in _part(tensors, "average/").items()}
+            load(policy.model, _part(tensors, "weights/"))
         if copies is not None:
             found = _part(tensors, "copies/").items()
             copies.put({name: placed(value, parameters[name.split("/", 1)[1]]) for name, value in found})

@@ -94,7 +94,7 @@ def test_a_final_adapter_is_the_merged_model_and_no_policy_by_itself(made: Any) 
         identity(ModelSettings(path="run:alone"), made.recipe.runs)
 
 
-def test_the_final_adapter_is_the_average_where_one_is_kept(made: Any) -> None:
+def test_a_saved_adapter_is_the_average_where_one_is_kept(made: Any) -> None:
     alone = {**SAME, "optimiser__lora": Lora(enabled=True, rank=4, merge=False), "checkpoint__every": 5}
     train(made.with_(run="averaged", **alone))
     state = load_file(folder(made, "averaged") / "checkpoint-5" / "training" / "state.safetensors")
@@ -102,7 +102,8 @@ def test_the_final_adapter_is_the_average_where_one_is_kept(made: Any) -> None:
     final = load_file(folder(made, "averaged") / "final" / "adapter_model.safetensors")
     name = next(iter(final))
     inside = name.removeprefix("base_model.model.").replace(".weight", ".default.weight")
-    assert torch.equal(final[name], state[f"average/{inside}"]) and not torch.equal(final[name], last[name])
+    assert torch.equal(final[name], state[f"average/{inside}"]) and torch.equal(final[name], last[name])
+    assert not torch.equal(final[name], state[f"weights/{inside}"])
 
 
 def test_the_model_without_its_adapters_is_the_reference_where_the_lake_has_no_scores_of_the_start(made: Any) -> None:

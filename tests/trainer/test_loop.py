@@ -181,6 +181,16 @@ def test_the_average_of_the_weights_is_what_is_saved(made: Any) -> None:
         assert (value - (0.75 * start[name] + 0.25 * plain[name])).abs().max() <= 1e-7
 
 
+def test_a_checkpoints_folder_is_the_average_that_the_probe_asked(made: Any) -> None:
+    best = {"checkpoint__best": "probe/exact", "checkpoint__every": 2, "checkpoint__keep": 9}
+    train(made.with_(run="kept", **{**HYBRID, **PROBE, **best, "optimiser__ema": 0.75, "steps": 2}))
+    kept, final = (folder(made, "kept") / name / "model.safetensors" for name in ("checkpoint-2", "final"))
+    assert kept.read_bytes() == final.read_bytes()
+    state = load_file(folder(made, "kept") / "checkpoint-2" / "training" / "state.safetensors")
+    own, average = ({n: v for n, v in state.items() if n.startswith(f"{kind}/")} for kind in ("weights", "average"))
+    assert len(own) == len(average) and any((own[f"weights/{n[8:]}"] != v).any() for n, v in average.items())
+
+
 def test_a_run_that_exists_is_refused_and_found_where_the_recipe_reuses(made: Any, capsys: Any) -> None:
     train(made.with_(run="once", **HYBRID))
     before = {path: path.read_bytes() for path in folder(made, "once").rglob("*") if path.is_file()}
