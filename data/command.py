@@ -174,16 +174,15 @@ class Command:
         """A recipe that is not there: the nearest, or the folder that --config-dir should have named."""
         flags, overrides = divided(argv)
         argv = [*flags, *overrides]  # --config-dir=DIR is two words from here on
-        for folder in (Path(flags[i + 1]) for i, flag in enumerate(flags) if flag == "--config-dir"):
+        for given in (flags[i + 1] for i, flag in enumerate(flags) if flag == "--config-dir"):
+            folder = Path(given)
             if (folder / f"{name}.yaml").is_file() and not (folder / "recipe").is_dir():
                 above = str(folder.parent) if folder.resolve().name == "recipe" else None
                 place = (
                     f"{folder} holds {name}.yaml itself; --config-dir is the folder that has recipe/{name}.yaml in it"
                 )
                 to = (
-                    self.corrected(argv, str(folder), above)
-                    if above
-                    else f"mkdir {folder}/recipe, and put {name}.yaml there"
+                    self.corrected(argv, given, above) if above else f"mkdir {folder}/recipe, and put {name}.yaml there"
                 )
                 return Refusal(f"no recipe named {name!r}: {place}", to)
         hint = nearest(name, available)
@@ -293,7 +292,9 @@ Kind = TypeVar("Kind", bound=Recipe)
 
 def interrupted(module: str, argv: Sequence[str]) -> Refusal:
     """What is said behind Ctrl-C; these words go on from there."""
-    return Refusal("interrupted; what was made is kept", shlex.join(["python", "-m", module, *argv]))
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    start = ["python"] if processes == "1" else ["torchrun", "--nproc-per-node", processes]
+    return Refusal("interrupted; what was made is kept", shlex.join([*start, "-m", module, *argv]))
 
 
 def composed(section: str, kind: type[Kind], words: Sequence[str]) -> Kind:

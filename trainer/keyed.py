@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from data.command import INTERRUPTED, interrupted
 from data.refusal import Refusal, nearest
 from data.settings import rows
 from data.structured import thawed
@@ -40,6 +41,9 @@ class Keyed:
         except Refusal as refusal:
             print(refusal, file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            print(interrupted(self.name, argv), file=sys.stderr)
+            return INTERRUPTED
         return 0
 
     def help(self) -> str:

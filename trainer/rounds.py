@@ -6,6 +6,7 @@ child that failed."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -30,6 +31,7 @@ NEEDED = frozenset({"samples", "scores", "rewards"})
 CHOSEN_HERE = {"policy": "each round starts at the last one's run", "resume": "finished rounds are found anyway"}
 ROW = ("recipe", "status", "configuration_hash", "reward_sql", "policy", "model_id", "steps", "seconds")
 SECTIONS = ("factory", "trainer")
+GRACE = 10.0  # seconds that a child has after a second Ctrl-C
 FACTORY_ALONE = frozenset({"factory", "engine", "endpoint", "executor"})
 
 
@@ -161,8 +163,15 @@ def called(words: Sequence[str]) -> int:
     process = subprocess.Popen([sys.executable, "-m", *words])
     try:
         return process.wait()
-    except KeyboardInterrupt:
-        process.wait()  # Ctrl-C reached it too: it still writes what it has paid for, and must not be killed at that
+    except (
+        KeyboardInterrupt
+    ):  # Ctrl-C reached it too: it still writes what it has paid for, and must not be killed at that
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+            process.terminate()
         raise
 
 

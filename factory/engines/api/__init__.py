@@ -22,7 +22,7 @@ from factory.engines import Answer, ChatRequest
 from factory.engines.api.budget import Budget
 from factory.engines.api.client import Client
 from factory.engines.api.ledger import SECONDS, Ledger, ledger_key
-from factory.engines.api.limits import Stopped
+from factory.engines.api.stop import Stop, Stopped
 
 T = TypeVar("T")
 PATIENCE = 3.0  # seconds until somebody who waits is told for what
@@ -39,7 +39,7 @@ class Apis:
         self.asking: dict[str, asyncio.Future[None]] = {}
         self.bought = self.found = 0
         self._clients: dict[str, Client] = {}
-        self._begun: dict[Future[Any], asyncio.Event] = {}
+        self._begun: dict[Future[Any], Stop] = {}
         """What is being asked for, by any thread, and what stops it."""
         self._beginning, self._closed = threading.Lock(), False
         self.loop = asyncio.new_event_loop()
@@ -69,7 +69,7 @@ class Apis:
                 f"factory.endpoints.{name}.base_url=URL",
             )
         check_bill(self.endpoints[name], name, model.path, self.budget.limit)
-        client = self.begin(self._client(name), asyncio.Event()).result()
+        client = self.begin(self._client(name), Stop()).result()
         return ApiEngine(self, client, model, stage)
 
     async def _client(self, name: str) -> Client:
@@ -82,7 +82,7 @@ class Apis:
         """The result of a coroutine on the loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
-    def begin(self, work: Coroutine[Any, Any, T], stop: asyncio.Event) -> Future[T]:
+    def begin(self, work: Coroutine[Any, Any, T], stop: Stop) -> Future[T]:
         """Start a coroutine on the loop; `close` sets its `stop` and waits for it. Raises Stopped once closed."""
         with self._beginning:
             if self._closed:
@@ -93,17 +93,20 @@ class Apis:
         begun.add_done_callback(self._begun.pop)
         return begun
 
-    def finish(self, begun: Mapping[Future[Any], asyncio.Event]) -> None:
+    def fail(self, error: BaseException) -> None:
+        """A failure ends the call, so nobody goes on buying: every asker stops, and says this error. Only ever run on the loop."""
+        for stop in tuple(self._begun.values()):
+            stop.fail(error)
+
+    def finish(self, begun: Mapping[Future[Any], Stop]) -> None:
         """Nothing more is asked for; wait for what is in flight, since it is paid for. An interrupt meanwhile gives it up."""
         for stop in begun.values():
             self.loop.call_soon_threadsafe(stop.set)
         try:
             if wait(begun, PATIENCE).not_done:
-                print(
-                    "waiting for answers in flight, which are paid for; Ctrl-C gives them up",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                here = threading.current_thread() is threading.main_thread()  # where an interrupt arrives
+                how = "; Ctrl-C gives them up" if here else ""
+                print(f"waiting for answers in flight, which are paid for{how}", file=sys.stderr, flush=True)
                 wait(begun)
         except KeyboardInterrupt:
             for work in begun:
@@ -123,14 +126,21 @@ class Apis:
         try:
             with self._beginning:
                 self._closed, begun = True, dict(self._begun)
-            self.finish(begun)
-            for client in self._clients.values():
-                self.run(client.close())
+            with contextlib.suppress(KeyboardInterrupt):  # what ended the call is told, not who would not wait
+                self.finish(begun)
+            self.run(self._shut())
+        finally:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join()
             self.loop.close()
-        finally:
-            self.ledger.close()
+            self.ledger.close()  # last: nobody may write a line while it is folded
+
+    async def _shut(self) -> None:
+        """Close the connections, once what was cancelled has ended."""
+        if ended := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(ended, timeout=PATIENCE)
+        for client in self._clients.values():
+            await client.close()
 
 
 class ApiEngine:
@@ -147,24 +157,19 @@ class ApiEngine:
 
         A reader that stops early waits for what is in flight: it is paid for, so it goes into the ledger."""
         found: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
-        stop = asyncio.Event()
+        stop = Stop()
         work = self._apis.begin(self._all(requests, found, stop), stop)
         try:
             while (answer := found.get()) is not None:
                 yield answer
-            work.result()
         finally:
             if not work.done():
                 self._apis.finish({work: stop})
-                with contextlib.suppress(Stopped):
-                    work.result()
+        work.result()
 
-    async def _all(
-        self, requests: Iterable[ChatRequest], found: queue.SimpleQueue[Answer | None], stop: asyncio.Event
-    ) -> None:
+    async def _all(self, requests: Iterable[ChatRequest], found: queue.SimpleQueue[Answer | None], stop: Stop) -> None:
         """As many workers as may be in flight take from one iterator; the first that fails stops them all, gently."""
         waiting = ((request, candidate) for request in requests for candidate in range(len(request.seeds)))
-        failed: list[BaseException] = []
 
         async def worker() -> None:
             try:
@@ -172,24 +177,23 @@ class ApiEngine:
                     if stop.is_set():
                         return
                     found.put(await self._one(request, candidate, stop))
-            except Stopped:
-                return
             except BaseException as error:  # a cancelled worker too: the others must not go on buying
-                failed.append(error)
-                stop.set()
+                if not stop.is_set():  # what fails later, or only waits for room, tells nobody anything new
+                    stop.fail(error)
+                    self._apis.fail(error)
+                found.put(None)  # the reader waits for what is in flight, and says so
                 raise
 
+        stopped = True
         try:
-            workers = [worker() for _ in range(self._client.endpoint.concurrency)]
-            await asyncio.gather(*workers, return_exceptions=True)
+            await asyncio.gather(*(worker() for _ in range(self._client.endpoint.concurrency)), return_exceptions=True)
+            stopped = stop.is_set()  # later is too late: all of them were answered
         finally:
             found.put(None)
-        if failed:
-            raise failed[0]
-        if stop.is_set():
-            raise Stopped
+        if stopped:
+            raise stop.cause or Stopped
 
-    async def _one(self, request: ChatRequest, candidate: int, stop: asyncio.Event) -> Answer:
+    async def _one(self, request: ChatRequest, candidate: int, stop: Stop) -> Answer:
         """From the ledger, or bought; a twin of a request in flight waits for it."""
         ledger, asking = self._apis.ledger, self._apis.asking
         keys = [ledger_key(name, self._model.request, request, candidate) for name in ledger.names(self._model.path)]
@@ -199,14 +203,15 @@ class ApiEngine:
                 continue
             asking[keys[0]] = self._apis.loop.create_future()
             try:
-                self._apis.bought += 1
-                return _answer(request, candidate, await self._bought(keys[0], request, candidate, stop))
+                bought = await self._bought(keys[0], request, candidate, stop)
             finally:
                 asking.pop(keys[0]).set_result(None)
+            self._apis.bought += 1
+            return _answer(request, candidate, bought)
         self._apis.found += 1
         return _answer(request, candidate, row)
 
-    async def _bought(self, key: str, request: ChatRequest, candidate: int, stop: asyncio.Event) -> dict[str, Any]:
+    async def _bought(self, key: str, request: ChatRequest, candidate: int, stop: Stop) -> dict[str, Any]:
         """Ask, and put the answer on disk before anybody sees it. What it may cost is set aside meanwhile."""
         budget = self._apis.budget
         worst = budget.worst(request, self._price)

@@ -13,8 +13,9 @@ from typing import Any
 
 from data.refusal import Refusal
 from factory.endpoints import Endpoint
-from factory.engines.api.limits import Pace, Transient, retry_after, unless, waiting
+from factory.engines.api.limits import Pace, Transient, retry_after, waiting
 from factory.engines.api.reply import Reply, read_reply
+from factory.engines.api.stop import Stop
 
 PASSING = (408, 409, 425, 429)  # statuses below 500 that may pass
 LONGEST_PAUSE = 900.0  # seconds: a server that asks for more is not waited for
@@ -38,7 +39,7 @@ class Client:
             timeout=endpoint.timeout,
         )
 
-    async def ask(self, body: Mapping[str, Any], tokens: int, stop: asyncio.Event, lost: Callable[[], None]) -> Reply:
+    async def ask(self, body: Mapping[str, Any], tokens: int, stop: Stop, lost: Callable[[], None]) -> Reply:
         """The reply to a request of at most so many tokens. `lost` is called for an attempt that may have been billed in vain.
 
         Once `stop` is set, what is in flight is waited for, and nothing else: Stopped is raised in place of another attempt."""
@@ -48,7 +49,7 @@ class Client:
             retry=tenacity.retry_if_exception_type(Transient),
             stop=tenacity.stop_after_attempt(self.endpoint.attempts),
             wait=_wait,
-            sleep=lambda seconds: unless(stop, asyncio.sleep(seconds)),
+            sleep=lambda seconds: stop.unless(asyncio.sleep(seconds)),
             reraise=True,
         )
         try:
@@ -59,10 +60,8 @@ class Client:
                 "run the same command again later: what was answered is kept, and not asked again",
             ) from None
 
-    async def _attempt(
-        self, body: Mapping[str, Any], tokens: int, stop: asyncio.Event, lost: Callable[[], None]
-    ) -> Reply:
-        await unless(stop, self._pace.wait(tokens))
+    async def _attempt(self, body: Mapping[str, Any], tokens: int, stop: Stop, lost: Callable[[], None]) -> Reply:
+        await stop.unless(self._pace.wait(tokens))
         try:
             raw = await self._sent(body)
             self._reached = True

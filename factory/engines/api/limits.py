@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
@@ -22,23 +21,6 @@ class Transient(Exception):
     def __init__(self, what: str, retry_after: float | None = None, billed: bool = False):
         super().__init__(what, retry_after, billed)
         self.what, self.retry_after, self.billed = what, retry_after, billed
-
-
-class Stopped(Exception):
-    """The call ends, or its reader does: nothing more is asked for. No fault of anybody's."""
-
-
-async def unless(stop: asyncio.Event, wait: Awaitable[None]) -> None:
-    """Wait, but no longer than until `stop` is set: Stopped is raised then."""
-    waited, stopped = asyncio.ensure_future(wait), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait((waited, stopped), return_when=asyncio.FIRST_COMPLETED)
-        if stop.is_set():
-            raise Stopped
-        await waited
-    finally:
-        waited.cancel()
-        stopped.cancel()
 
 
 def limiter(per_minute: float) -> AsyncLimiter:

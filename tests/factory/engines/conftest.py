@@ -89,6 +89,12 @@ def request(number: int, text: str, draws: int = 1, **sampling: Any) -> ChatRequ
 
 
 @pytest.fixture
+def chat() -> Callable[..., ChatRequest]:
+    """`chat(7, "text")`: a request of that number."""
+    return request
+
+
+@pytest.fixture
 def ask() -> Callable[..., dict[tuple[int, int], Any]]:
     """`ask(apis, ["text", …])`: (request, candidate) → Answer."""
 
