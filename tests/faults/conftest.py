@@ -5,6 +5,7 @@ in this process and checks all that holds for every refusal."""
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -211,7 +212,10 @@ def refuses(place: Place, capfd: pytest.CaptureFixture[str], request: pytest.Fix
 
 
 def check_threads(running: set[threading.Thread]) -> None:
-    """A process waits for its threads: one that never ends would hang the command behind its message."""
+    """A process waits for its threads: one that never ends would hang the command behind its message.
+
+    Those that only wait for work are ended with who holds them; at a process's end they are told so."""
+    gc.collect()
     for thread in set(threading.enumerate()) - running:
         if not thread.daemon:
             thread.join(30)

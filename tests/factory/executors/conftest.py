@@ -104,7 +104,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def finished(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
     """(stdout, stderr) of a command that must end with this code."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == code, out + err
     return out, err
 
@@ -114,7 +114,7 @@ def shards(lake: str | Path, table: str = "*") -> int:
     return sum(1 for _ in Path(lake).glob(f"{table}/*/part-*.parquet"))
 
 
-def until(holds: Callable[[], object], seconds: float = 60) -> None:
+def until(holds: Callable[[], object], seconds: float = 180) -> None:
     """Wait for something to be so."""
     end = time.monotonic() + seconds
     while not holds():
