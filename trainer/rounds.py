@@ -163,9 +163,8 @@ def called(words: Sequence[str]) -> int:
     process = subprocess.Popen([sys.executable, "-m", *words])
     try:
         return process.wait()
-    except (
-        KeyboardInterrupt
-    ):  # Ctrl-C reached it too: it still writes what it has paid for, and must not be killed at that
+    except KeyboardInterrupt:
+        # Ctrl-C reached the child too: it still writes what it has paid for, and must not be killed at that.
         try:
             process.wait()
         except KeyboardInterrupt:
